@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READYD_FD_H
+#define READYD_FD_H
+
+/*
+ * The fd table's layout: 0 to 2 standard, 3 to 255 the *landing zone* for received fds and nothing
+ * else, every lasting fd of the daemon from 256 up. A received fd then lands in the zone by itself
+ * and is watched under the number where it landed: its lane.
+ */
+
+#include <stdbool.h>
+
+enum {
+	FD_ZONE_FIRST = 3,
+	FD_ZONE_LAST = 255,
+	FD_LASTING = 256,
+};
+
+/*
+ * Moves a new fd to FD_LASTING or above, close-on-exec, and closes the old number; an fd that is
+ * there already is returned as it is. Returns the number, or a negative errno (-EMFILE), the old
+ * number being closed in either case.
+ */
+int fd_move_up(int fd);
+
+/*
+ * Fills every free number of the zone (and 0 to 2, where closed) with copies of /dev/null, so that
+ * whatever a library opens meanwhile is a lasting fd; unplug frees the zone again. 0 or negative
+ * errno. Used at start and while a configuration is read anew.
+ */
+int fd_zone_plug(void);
+void fd_zone_unplug(void);
+
+/* 1 if both numbers are copies of one open file description, 0 if not, or negative errno:
+ * fcntl(F_DUPFD_QUERY), before Linux 6.10 kcmp(KCMP_FILE). Lock-free: safe on any client's fd. */
+int fd_same_description(int a, int b);
+
+#endif
