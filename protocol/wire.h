@@ -332,7 +332,7 @@ struct wire_welcome { /* 1 record; tail: granted features, separated by spaces *
 	uint32_t pid;
 };
 
-/* READY: what happened, in order. Five records share their size, first byte and id, gen. */
+/* READY: what happened, in order. Five kinds of record, of one size; the first byte tells. */
 enum wire_record_kind {
 	WIRE_RECORD_ENTRY = 1,   /* a watch's */
 	WIRE_RECORD_TIMER = 2,   /* a timer's */
