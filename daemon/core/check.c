@@ -144,6 +144,7 @@ static void check_session(const struct session *s, struct counts *all)
 {
 	struct counts n = {0};
 
+	check(s->core->places[s->place].session == s, "session is not at its place", s, s->place);
 	check_map(s, &s->watches, false, &n);
 	check_map(s, &s->timers, true, &n);
 	n.ready += s->broken;

@@ -104,15 +104,16 @@ int64_t core_later(int64_t when, int64_t now)
 	return sum;
 }
 
-void core_event(struct core *c, uint64_t tag, unsigned directions, bool error)
+bool core_event(struct core *c, uint64_t tag, unsigned directions, bool error)
 {
 	uint32_t index = item_table_find_tag(&c->items, tag);
 
 	if (index == 0 || item_is_timer(item_at(&c->items, index))) {
 		c->stats.stale++;
-		return;
+		return false;
 	}
 	watch_event(c, index, directions, error);
+	return true;
 }
 
 void core_expire(struct core *c, int64_t now)

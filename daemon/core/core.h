@@ -79,10 +79,10 @@ struct core_options {
 /* Numbers of the whole core. Counters only grow. */
 struct core_stats {
 	uint64_t sessions, watches, timers; /* live */
-	uint64_t waiting;                   /* slots with a waiter */
-	uint64_t deadlines;                 /* slots with a pending deadline */
-	uint64_t ready;                     /* items and breaks with an unsent entry */
-	uint64_t overdue;                   /* items whose time came and whose entry is unsent */
+	uint64_t waiting; /* slots with a waiter */
+	uint64_t deadlines; /* slots with a pending deadline */
+	uint64_t ready; /* items and breaks with an unsent entry */
+	uint64_t overdue; /* items whose time came and whose entry is unsent */
 	uint64_t heap_nodes;
 	uint64_t heap_moves; /* counter: nodes put, moved or removed */
 	uint64_t events, entries, coalesced, stale, breaks; /* counters */
@@ -113,7 +113,7 @@ int64_t core_next_expiry(const struct core *c);
  * `owner` is the caller's own. -ENOMEM.
  */
 int core_add_session(struct core *c, uint64_t number, void *owner, struct quota *quota,
-                     struct session **ret);
+		     struct session **ret);
 
 /* Ends it: all its watches, timers and unsent entries are gone, their charges given back. */
 void session_end(struct session *s);
@@ -146,6 +146,9 @@ unsigned session_peek(const struct session *s, struct core_entry *entries, unsig
  */
 void session_commit(struct session *s, unsigned n);
 
+/* A dead registration of this session fired: its watch is gone, its description is not. */
+void session_count_stale(struct session *s);
+
 /* netpollBreak for this session's poll: one unsent break at most. */
 void session_break(struct session *s);
 
@@ -156,9 +159,9 @@ struct core_watch {
 	uint32_t gen;
 	uint64_t cookie;
 	uint8_t interest; /* enum core_direction */
-	uint8_t mode;     /* enum core_mode */
-	uint8_t kind;     /* kept for the inspection, opaque here */
-	int32_t fd;       /* the same */
+	uint8_t mode; /* enum core_mode */
+	uint8_t kind; /* kept for the inspection, opaque here */
+	int32_t fd; /* the same */
 };
 
 /*
@@ -173,7 +176,7 @@ void watch_forget(struct core *c, uint64_t tag);
 
 /* The tag and the backend's word of a live watch. -ENOENT, -ESTALE. */
 int session_find_watch(const struct session *s, uint32_t id, uint32_t gen, uint64_t *ret_tag,
-                       uint32_t *ret_word);
+		       uint32_t *ret_word);
 
 /*
  * netpollclose: the watch is gone. What its waiters are still owed (a wait outstanding: closing;
@@ -188,7 +191,7 @@ int session_unwatch(struct session *s, uint32_t id, uint32_t gen, struct core_en
  * waiter or an unsent completion. -EINVAL: no such direction in its interest, or a stream watch.
  */
 int session_wait(struct session *s, uint32_t id, uint32_t gen, unsigned directions, int64_t now,
-                 unsigned *ret_arm);
+		 unsigned *ret_arm);
 
 /*
  * Takes waits back. 0: all that were waiting are idle and no entry follows. -EALREADY: one of them
@@ -210,7 +213,7 @@ int session_reset(struct session *s, uint32_t id, uint32_t gen, unsigned directi
  * CORE_CODE_CLOSING after evict: nothing changed. -EINVAL: no such direction in the interest.
  */
 int session_set_deadline(struct session *s, uint32_t id, uint32_t gen, unsigned directions,
-                         int64_t when, bool relative, uint16_t stamp, int64_t now);
+			 int64_t when, bool relative, uint16_t stamp, int64_t now);
 
 /* poll_runtime_pollUnblock: waiters get closing, deadlines are cancelled. CORE_CODE_CLOSING when it
  * was evicted before. */
@@ -233,7 +236,7 @@ struct core_timer {
  * unsent. -EINVAL: id 0 or period < 0. -EDQUOT (timers), -ENOMEM: only for a new one.
  */
 int session_set_timer(struct session *s, const struct core_timer *t, int64_t now,
-                      bool *ret_pending);
+		      bool *ret_pending);
 
 /* Stops it; no entry follows. 0: it was pending or its entry unsent. -ENOENT, -ESTALE. */
 int session_stop_timer(struct session *s, uint32_t id, uint32_t gen);
@@ -243,9 +246,10 @@ int session_stop_timer(struct session *s, uint32_t id, uint32_t gen);
 /*
  * netpollready: the kernel's event for a tag. `directions` became ready; `error`: the event was the
  * bare error bit (both directions are ready then, and read is not pollable until the next event).
- * A stale tag is dropped and counted. Directions outside the interest are ignored.
+ * A stale tag is dropped and counted, and false is returned: the caller
+ * may know whose registration it was, and says session_count_stale(). Directions outside the interest are ignored.
  */
-void core_event(struct core *c, uint64_t tag, unsigned directions, bool error);
+bool core_event(struct core *c, uint64_t tag, unsigned directions, bool error);
 
 /* Deadlines and timers with when <= now fire, in order of when, ties in order of arming. */
 void core_expire(struct core *c, int64_t now);
@@ -260,9 +264,9 @@ enum core_slot_state {
 };
 
 struct core_slot_info {
-	uint8_t state;    /* enum core_slot_state */
-	uint8_t code;     /* unsent enum core_code bits */
-	int64_t since;    /* waiting since, ns, to 2^27 ns; 0: not waiting */
+	uint8_t state; /* enum core_slot_state */
+	uint8_t code; /* unsent enum core_code bits */
+	int64_t since; /* waiting since, ns, to 2^27 ns; 0: not waiting */
 	int64_t deadline; /* 0 none, -1 expired */
 };
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A session: what one connection owns in the core, and its ready-list.
+ * A session: what one connection owns in the core, and its ready-list. Its items name it by its
+ * place in a table of the core, which is half of a pointer; a place is reused when it ended.
  *
  * The ready-list runs through the items (ready_prev, ready_next, by index). An item is on it at
  * most once: exactly while it has something unsent (a code in a slot, an expiration), from its
@@ -262,6 +263,11 @@ void session_enlist_overdue(struct session *s, uint32_t index)
 		return;
 	it->flags |= ITEM_OVERDUE;
 	s->core->stats.overdue++;
+}
+
+void session_count_stale(struct session *s)
+{
+	s->stats.stale++;
 }
 
 void session_break(struct session *s)

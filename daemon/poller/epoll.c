@@ -60,6 +60,7 @@ enum { MAIN_BATCH = 256, NO_PLACE = -1 };
 #define GENERATION_MASK 0x3fffffffu
 
 struct poller_set {
+	void *owner;
 	int fd;
 	uint32_t place;
 };
@@ -283,7 +284,7 @@ static int places_grow(struct epoll_poller *p)
 	return 0;
 }
 
-static int epoll_set_new(struct poller *base, struct poller_set **ret)
+static int epoll_set_new(struct poller *base, void *owner, struct poller_set **ret)
 {
 	struct epoll_poller *p = epoll_poller(base);
 	CLEANUP_MEMORY struct poller_set *set = malloc(sizeof(*set));
@@ -308,6 +309,7 @@ static int epoll_set_new(struct poller *base, struct poller_set **ret)
 		    word_make(WORD_SET, generation, set->place));
 	if (r < 0)
 		return r;
+	set->owner = owner;
 	set->fd = steal_fd(&fd);
 	p->free_place = place->next_free;
 	place->generation = generation;
@@ -438,6 +440,7 @@ static unsigned set_wait(struct epoll_poller *p, struct poller_set *set,
 	for (int i = 0; i < n; i++)
 		events[i] = (struct poller_event){
 			.tag = p->taken[i].data.u64,
+			.owner = set->owner,
 			.mask = events_to_mask(p->taken[i].events),
 			.watch = true,
 		};

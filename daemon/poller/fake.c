@@ -23,6 +23,7 @@
 #include <string.h>
 
 struct poller_set {
+	void *owner;
 	unsigned taken; /* in this call of poll */
 	struct poller_set *next;
 };
@@ -173,7 +174,7 @@ static int fake_remove(struct poller *base, int fd)
 	return 0;
 }
 
-static int fake_set_new(struct poller *base, struct poller_set **ret)
+static int fake_set_new(struct poller *base, void *owner, struct poller_set **ret)
 {
 	struct fake *f = fake_of(base);
 	struct poller_set *set;
@@ -184,6 +185,7 @@ static int fake_set_new(struct poller *base, struct poller_set **ret)
 	set = calloc(1, sizeof(*set));
 	if (!set)
 		return -ENOMEM;
+	set->owner = owner;
 	set->next = f->sets;
 	f->sets = set;
 	*ret = set;
@@ -302,6 +304,7 @@ static unsigned report_queue(struct fake *f, const struct poller_set *only,
 			continue;
 		events[n++] = (struct poller_event){
 			.tag = q->tag,
+			.owner = q->set ? q->set->owner : NULL,
 			.mask = events_to_mask(q->events),
 			.watch = true,
 		};
@@ -328,7 +331,12 @@ static unsigned report_levels(struct fake *f, const struct poller_set *only,
 		if (!only && r->set->taken++ >= POLLER_SET_BUDGET)
 			continue;
 		r->armed &= ~mask;
-		events[n++] = (struct poller_event){.tag = r->tag, .mask = mask, .watch = true};
+		events[n++] = (struct poller_event){
+			.tag = r->tag,
+			.owner = r->set->owner,
+			.mask = mask,
+			.watch = true,
+		};
 		f->cursor = at + 1;
 	}
 	return n;

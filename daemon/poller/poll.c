@@ -62,6 +62,7 @@ struct ring {
 struct poller_set {
 	struct ring ring; /* in the poller's sets */
 	struct ring entries;
+	void *owner;
 	bool own; /* the daemon's own descriptors: by mask, never disarmed */
 };
 
@@ -362,13 +363,14 @@ static int poll_remove(struct poller *base, int fd)
 	return 0;
 }
 
-static int poll_set_new(struct poller *base, struct poller_set **ret)
+static int poll_set_new(struct poller *base, void *owner, struct poller_set **ret)
 {
 	struct poller_set *set = malloc(sizeof(*set));
 
 	if (!set)
 		return -ENOMEM;
 	set_init(poll_poller(base), set, false);
+	set->owner = owner;
 	*ret = set;
 	return 0;
 }
@@ -485,6 +487,7 @@ static unsigned set_report(struct poll_poller *p, struct poller_set *set, int *n
 			continue;
 		events[n++] = (struct poller_event){
 			.tag = e->tag,
+			.owner = set->owner,
 			.mask = mask,
 			.watch = !set->own,
 		};

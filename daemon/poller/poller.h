@@ -43,6 +43,7 @@ enum poller_mask {
 
 struct poller_event {
 	uint64_t tag;
+	void *owner; /* of the watch's set; NULL for the daemon's own */
 	uint32_t mask; /* enum poller_mask, never 0 */
 	bool watch; /* a watch's, not one of the daemon's own */
 };
@@ -62,7 +63,7 @@ struct poller_backend {
 	int (*add)(struct poller *p, int fd, uint64_t tag, unsigned mask);
 	int (*modify)(struct poller *p, int fd, uint64_t tag, unsigned mask);
 	int (*remove)(struct poller *p, int fd);
-	int (*set_new)(struct poller *p, struct poller_set **ret);
+	int (*set_new)(struct poller *p, void *owner, struct poller_set **ret);
 	int (*set_end)(struct poller *p, struct poller_set *set);
 	int (*open)(struct poller *p, struct poller_set *set, int fd, uint64_t tag,
 		    unsigned interest, uint32_t *ret_word);
@@ -119,10 +120,11 @@ static inline int poller_remove(struct poller *p, int fd)
 	return p->backend->remove(p, fd);
 }
 
-/* A set of watches. -EMFILE, -ENFILE, -ENOMEM, -ENOSPC concern this set's owner only. */
-static inline int poller_set_new(struct poller *p, struct poller_set **ret)
+/* A set of watches; `owner` comes back in its events. -EMFILE, -ENFILE, -ENOMEM, -ENOSPC concern
+ * that owner only. */
+static inline int poller_set_new(struct poller *p, void *owner, struct poller_set **ret)
 {
-	return p->backend->set_new(p, ret);
+	return p->backend->set_new(p, owner, ret);
 }
 
 /*
