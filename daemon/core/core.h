@@ -130,7 +130,7 @@ struct session *core_next_ready(const struct core *c, const struct session *prev
 
 /*
  * While it is held, a session is left out of core_next_ready()'s order: its socket is full. It goes
- * on coalescing.
+ * on coalescing. Released, it goes to the end of the order.
  */
 void session_hold(struct session *s, bool held);
 
@@ -251,7 +251,8 @@ int session_stop_timer(struct session *s, uint32_t id, uint32_t gen);
  */
 bool core_event(struct core *c, uint64_t tag, unsigned directions, bool error);
 
-/* Deadlines and timers with when <= now fire, in order of when, ties in order of arming. */
+/* Deadlines and timers with when <= now fire, in order of when, ties in order of arming; a deadline
+ * that moved later counts as armed when its old time came. A time of INT64_MAX never fires. */
 void core_expire(struct core *c, int64_t now);
 
 /* ---- Inspection ---- */
