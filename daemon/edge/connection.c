@@ -1,0 +1,513 @@
+/* SPDX-License-Identifier: MIT */
+#include "connection.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "daemon/core/cleanup.h"
+#include "request.h"
+
+/*
+ * The order of things on one connection. A datagram is received, checked as a whole and applied;
+ * its fds are closed; its answers lie in the outbox. In the turn's last step they are sent, and
+ * with the last of them, in one message, what is on the session's ready-list: answers come before
+ * the entries that their requests caused. Bits of the ready-list are cleared only when the socket
+ * has taken the message.
+ *
+ * A connection never ends in the middle of a turn: events and lists of that turn may still name
+ * it. It is put on `ending` and freed when the turn is over.
+ */
+
+enum { SENDS_PER_TURN = 4 }; /* of full ready-lists, so that one session cannot keep a turn */
+
+/* ---- Coming and going ---- */
+
+static void queue_ending(struct connection *c)
+{
+	c->closing = true;
+	TAILQ_INSERT_TAIL(&c->server->ending, c, ending);
+}
+
+void connection_close(struct connection *c)
+{
+	if (!c->closing)
+		queue_ending(c);
+}
+
+void connection_fail(struct connection *c, enum wire_error error, uint32_t serial, const char *text)
+{
+	struct wire_error_record record = {.error = error, .serial = serial};
+
+	if (c->closing)
+		return;
+	log_limited(c->server->log, &c->server->sites.protocol, c->server->now, CONFIG_LOG_WARNING,
+		    "uid %u pid %d session %llu: %s: %s; the connection is closed", c->who.uid,
+		    (int)c->who.pid, (unsigned long long)c->number, wire_error_text(error), text);
+	connection_add_message(c, WIRE_ERROR, 0, serial, &record, 1, text, strlen(text));
+	queue_ending(c);
+}
+
+/* A refusal before there is a connection: one attempt to say why. */
+static void refuse(struct server *s, int fd, const struct credentials *who, enum wire_error error,
+		   const char *text)
+{
+	struct wire_error_record record = {.error = error};
+	uint64_t buffer[64];
+	size_t size;
+
+	s->stats.refused++;
+	log_limited(s->log, &s->sites.refused, s->now, CONFIG_LOG_WARNING,
+		    "uid %u pid %d is refused: %s", who->uid, (int)who->pid, text);
+	size = wire_encode(buffer, sizeof(buffer), WIRE_ERROR, 0, 0, &record, 1, text,
+			   strlen(text));
+	(void)send(fd, buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static enum wire_error admit(struct server *s, const struct credentials *who,
+			     const struct rights *rights, const char **ret_text)
+{
+	if (who->uid == s->overflow_uid) {
+		*ret_text = "this uid is not mapped here (a user namespace?)";
+		return WIRE_E_ACCESS;
+	}
+	if (!rights->connect) {
+		*ret_text = s->private_ ? "this is another user's private daemon"
+					: "the configuration's `connect` does not name this user";
+		return WIRE_E_ACCESS;
+	}
+	if (!rights->trusted) {
+		*ret_text = "this version serves only root, the daemon's own user and those that "
+			    "the configuration names under `trusted`";
+		return WIRE_E_ACCESS;
+	}
+	return WIRE_OK;
+}
+
+static enum wire_error charge(struct server *s, struct connection *c, const char **ret_text)
+{
+	int r = accounts_get(&s->accounts, &s->config, &c->who, &c->account);
+
+	if (r < 0) {
+		*ret_text = "the daemon is out of memory; try again";
+		return WIRE_E_NO_RESOURCES;
+	}
+	if (!quota_charge(&c->account->quota, QUOTA_CONNECTIONS, 1)) {
+		accounts_put(&s->accounts, c->account);
+		c->account = NULL;
+		*ret_text = "too many connections of this user; close some, or raise `connections` "
+			    "in the configuration";
+		return WIRE_E_QUOTA;
+	}
+	return WIRE_OK;
+}
+
+static enum wire_error enter(struct server *s, struct connection *c, const char **ret_text)
+{
+	int r = server_add_place(s, c, &c->tag);
+
+	if (r == 0) {
+		r = poller_add(s->poller, c->fd, c->tag, POLLER_READ);
+		if (r == 0)
+			return WIRE_OK;
+		server_remove_place(s, c->tag);
+	}
+	quota_give_back(&c->account->quota, QUOTA_CONNECTIONS, 1);
+	accounts_put(&s->accounts, c->account);
+	c->account = NULL;
+	if (r == -EUSERS) {
+		*ret_text = "the daemon has as many connections as its fds allow; raise its "
+			    "LimitNOFILE=";
+		return WIRE_E_TOO_MANY_FDS;
+	}
+	*ret_text = "the daemon is out of memory or kernel resources; try again";
+	return WIRE_E_NO_RESOURCES;
+}
+
+void connection_accept(struct server *s, int accepted)
+{
+	CLEANUP_FD int fd = accepted;
+	struct credentials who = {0};
+	const char *text = NULL;
+	struct connection *c;
+	enum wire_error error;
+	struct rights rights;
+
+	if (credentials_of(fd, &who) < 0) {
+		s->stats.refused++;
+		return;
+	}
+	rights_of(&s->config, &who, s->uid, s->private_, &rights);
+	error = admit(s, &who, &rights, &text);
+	c = error == WIRE_OK ? calloc(1, sizeof(*c)) : NULL;
+	if (error == WIRE_OK && !c) {
+		error = WIRE_E_NO_RESOURCES;
+		text = "the daemon is out of memory; try again";
+	}
+	if (error == WIRE_OK) {
+		c->server = s;
+		c->fd = fd;
+		c->who = who;
+		c->rights = rights;
+		c->since = s->now;
+		error = charge(s, c, &text);
+		if (error == WIRE_OK)
+			error = enter(s, c, &text);
+	}
+	if (error != WIRE_OK) {
+		refuse(s, fd, &who, error, text);
+		credentials_clear(&who);
+		free(c);
+		return;
+	}
+	(void)steal_fd(&fd);
+	TAILQ_INSERT_TAIL(&s->ungreeted, c, ungreeted);
+	s->stats.accepted++;
+	s->stats.connections++;
+	s->idle_since = 0;
+	log_debug(s->log, "uid %u pid %d connected", c->who.uid, (int)c->who.pid);
+}
+
+void connection_free(struct connection *c)
+{
+	struct server *s = c->server;
+
+	log_debug(s->log, "uid %u pid %d session %llu ended", c->who.uid, (int)c->who.pid,
+		  (unsigned long long)c->number);
+	if (!c->greeted)
+		TAILQ_REMOVE(&s->ungreeted, c, ungreeted);
+	/* out of the poller first: a copy elsewhere would keep a closed fd firing */
+	(void)poller_remove(s->poller, c->fd);
+	if (c->session)
+		session_end(c->session);
+	if (c->set) {
+		int fd = poller_set_end(s->poller, c->set);
+
+		if (fd >= 0)
+			(void)close(fd);
+	}
+	(void)shutdown(c->fd, SHUT_RDWR);
+	(void)close(c->fd);
+	quota_give_back(&c->account->quota, QUOTA_CONNECTIONS, 1);
+	accounts_put(&s->accounts, c->account);
+	credentials_clear(&c->who);
+	server_remove_place(s, c->tag);
+	s->stats.connections--;
+	if (s->stats.connections == 0)
+		s->idle_since = s->now;
+	free(c->backlog);
+	free(c);
+}
+
+/* ---- Reading ---- */
+
+/* Its peer cannot read any more: what is to be sent is dropped, what it sent is still read. */
+static void lose_peer(struct connection *c)
+{
+	c->peer_gone = true;
+	free(STEAL(c->backlog));
+	if (c->blocked) {
+		c->blocked = false;
+		(void)poller_modify(c->server->poller, c->fd, c->tag, POLLER_READ);
+	}
+}
+
+void connection_event(struct connection *c, unsigned mask)
+{
+	struct server *s = c->server;
+
+	if (mask & POLLER_HANGUP)
+		lose_peer(c);
+	if ((mask & POLLER_WRITE) && !c->in_answered) {
+		c->in_answered = true;
+		TAILQ_INSERT_TAIL(&s->answered, c, answered);
+	}
+	if ((mask & (POLLER_READ | POLLER_HANGUP)) && !c->blocked && !c->in_readable) {
+		c->in_readable = true;
+		TAILQ_INSERT_TAIL(&s->readable, c, readable);
+	}
+}
+
+static ssize_t receive(struct connection *c, struct msghdr *message, struct iovec *iov)
+{
+	struct server_buffers *b = &c->server->buffers;
+	ssize_t n;
+
+	*iov = (struct iovec){.iov_base = b->message, .iov_len = WIRE_MESSAGE_MAX + 1};
+	*message = (struct msghdr){
+		.msg_iov = iov,
+		.msg_iovlen = 1,
+		.msg_control = b->control,
+		.msg_controllen = b->control_size,
+	};
+	n = recvmsg(c->fd, message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	return n < 0 ? -errno : n;
+}
+
+/* Checks and applies a datagram whose fds are in the landing. */
+static void apply(struct connection *c, size_t size, bool truncated)
+{
+	struct server *s = c->server;
+	struct wire_view fault;
+	const char *reason = NULL;
+	enum wire_error error;
+
+	if (size == 0) {
+		if (s->landing.n > 0)
+			connection_fail(c, WIRE_E_PROTOCOL, 0, "an empty datagram with fds");
+		else
+			connection_close(c); /* the end */
+		return;
+	}
+	if (truncated || size > WIRE_MESSAGE_MAX) {
+		connection_fail(c, WIRE_E_PROTOCOL, 0, "a datagram longer than 65536 bytes");
+		return;
+	}
+	error = wire_check_datagram(s->buffers.message, size, s->landing.n, c->greeted, &fault,
+				    &reason);
+	if (error != WIRE_OK) {
+		connection_fail(c, error, fault.header.serial, reason);
+		return;
+	}
+	request_apply(c, s->buffers.message, size);
+}
+
+void connection_read(struct connection *c)
+{
+	struct server *s = c->server;
+	struct msghdr message;
+	struct iovec iov;
+	unsigned n_fds;
+	ssize_t n;
+
+	n = receive(c, &message, &iov);
+	if (n == -ECONNRESET) { /* said once; what the peer sent before its end comes next */
+		lose_peer(c);
+		n = receive(c, &message, &iov);
+	}
+	if (n < 0) {
+		if (n != -EAGAIN && n != -EINTR)
+			connection_close(c);
+		return;
+	}
+	landing_init(&s->landing, &message);
+	n_fds = s->landing.n;
+	if (quota_charge(&c->account->quota, QUOTA_FDS_RECEIVED, n_fds)) {
+		apply(c, (size_t)n, message.msg_flags & MSG_TRUNC);
+		quota_give_back(&c->account->quota, QUOTA_FDS_RECEIVED, n_fds);
+	} else {
+		connection_fail(c, WIRE_E_QUOTA, 0,
+				"too many fds at once; raise `fds-received` in the configuration");
+	}
+	landing_clear(&s->landing);
+}
+
+/* ---- Sending ---- */
+
+static void queue_answered(struct connection *c)
+{
+	if (c->in_answered)
+		return;
+	c->in_answered = true;
+	TAILQ_INSERT_TAIL(&c->server->answered, c, answered);
+}
+
+void connection_add_record(struct connection *c, const void *record)
+{
+	if (c->closing)
+		return;
+	outbox_add_record(&c->server->outbox, &c->chain, record);
+	queue_answered(c);
+}
+
+void connection_add_message(struct connection *c, unsigned type, unsigned flags, uint32_t serial,
+			    const void *records, size_t count, const void *tail, size_t tail_size)
+{
+	if (c->closing)
+		return;
+	outbox_add_message(&c->server->outbox, &c->chain, type, flags, serial, records, count, tail,
+			   tail_size);
+	queue_answered(c);
+}
+
+/* 0, -EAGAIN, or -EPIPE: the peer is gone and nothing will be sent any more. */
+static int send_vector(struct connection *c, struct iovec *iov, size_t n)
+{
+	struct msghdr message = {.msg_iov = iov, .msg_iovlen = n};
+
+	if (c->peer_gone)
+		return -EPIPE;
+	while (sendmsg(c->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+		if (errno == EINTR)
+			continue;
+		if (errno == EAGAIN)
+			return -EAGAIN;
+		if (errno == ENOBUFS || errno == ENOMEM)
+			return -EAGAIN; /* the kernel's memory: as a full socket */
+		lose_peer(c);
+		return -EPIPE;
+	}
+	return 0;
+}
+
+static int send_bytes(struct connection *c, const void *bytes, size_t size)
+{
+	struct iovec iov = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
+
+	return send_vector(c, &iov, 1);
+}
+
+static int send_backlog(struct connection *c)
+{
+	const void *bytes;
+	size_t size;
+	int r;
+
+	while (c->backlog && (bytes = backlog_next(c->backlog, &size))) {
+		r = send_bytes(c, bytes, size);
+		if (r < 0)
+			return r;
+		backlog_drop_next(c->backlog);
+	}
+	free(STEAL(c->backlog));
+	return 0;
+}
+
+/* Writes up to `max` unsent entries as wire records; returns how many. */
+static unsigned encode_entries(struct connection *c, struct wire_entry *records, unsigned max)
+{
+	struct core_entry *entries = c->server->buffers.entries;
+	unsigned n = session_peek(c->session, entries, max);
+
+	for (unsigned i = 0; i < n; i++)
+		request_encode_entry(&entries[i], &records[i]);
+	return n;
+}
+
+static void committed(struct connection *c, unsigned n)
+{
+	c->server->stats.messages++;
+	session_commit(c->session, n);
+}
+
+/* Sends a READY message of the outbox with as many entries behind its records as fit. */
+static int send_with_entries(struct connection *c, struct outbox_message *m)
+{
+	struct wire_header *header = (struct wire_header *)(void *)m->bytes;
+	struct wire_entry *records = (void *)c->server->buffers.ready;
+	struct iovec iov[2] = {{.iov_base = m->bytes, .iov_len = m->size}, {.iov_base = records}};
+	unsigned n;
+	int r;
+
+	n = encode_entries(c, records, WIRE_RECORDS_MAX - header->count);
+	iov[1].iov_len = n * sizeof(*records);
+	header->count += n;
+	r = send_vector(c, iov, n > 0 ? 2 : 1);
+	if (r == 0 && n > 0)
+		committed(c, n);
+	if (r < 0)
+		header->count -= n;
+	return r;
+}
+
+static int send_chain(struct connection *c)
+{
+	struct outbox *o = &c->server->outbox;
+	struct outbox_message *m;
+	int r;
+
+	while ((m = outbox_first(o, &c->chain))) {
+		const struct wire_header *header = (const void *)m->bytes;
+		bool last = m->next == 0;
+
+		if (last && header->type == WIRE_READY && c->session)
+			r = send_with_entries(c, m);
+		else
+			r = send_bytes(c, m->bytes, m->size);
+		if (r < 0)
+			return r;
+		outbox_drop_first(o, &c->chain);
+	}
+	return 0;
+}
+
+/* Messages of entries only. */
+static int send_entries(struct connection *c)
+{
+	struct wire_header *header = (void *)c->server->buffers.ready;
+	struct wire_entry *records = (void *)(header + 1);
+	unsigned n;
+	int r;
+
+	for (int i = 0; c->session && i < SENDS_PER_TURN; i++) {
+		n = encode_entries(c, records, WIRE_RECORDS_MAX);
+		if (n == 0)
+			return 0;
+		*header = (struct wire_header){.type = WIRE_READY, .count = n};
+#ifdef READYD_MUTANT_CLEAR_BEFORE_SEND
+		committed(c, n);
+#endif
+		r = send_bytes(c, header, sizeof(*header) + n * sizeof(*records));
+		if (r < 0)
+			return r;
+#ifndef READYD_MUTANT_CLEAR_BEFORE_SEND
+		committed(c, n);
+#endif
+		if (n < WIRE_RECORDS_MAX)
+			return 0;
+	}
+	if (c->session && session_stats(c->session)->ready > 0)
+		c->server->unfinished = true;
+	return 0;
+}
+
+/* The socket is full: keep what was to be said, and stop reading requests until it is gone. */
+static void block(struct connection *c)
+{
+	struct server *s = c->server;
+
+	if (c->chain.first && outbox_save(&s->outbox, &c->chain, &c->backlog) < 0) {
+		connection_close(c);
+		return;
+	}
+	if (c->blocked)
+		return;
+	c->blocked = true;
+	if (c->session)
+		session_hold(c->session, true);
+	if (poller_modify(s->poller, c->fd, c->tag, POLLER_WRITE) < 0)
+		connection_close(c);
+}
+
+static void unblock(struct connection *c)
+{
+	c->blocked = false;
+	if (c->session)
+		session_hold(c->session, false);
+	if (poller_modify(c->server->poller, c->fd, c->tag, POLLER_READ) < 0)
+		connection_close(c);
+}
+
+void connection_send(struct connection *c)
+{
+	int r;
+
+#ifdef READYD_MUTANT_ENTRY_BEFORE_ANSWER
+	if (!c->backlog)
+		(void)send_entries(c);
+#endif
+	r = send_backlog(c);
+	if (r == 0)
+		r = send_chain(c);
+	if (r == 0)
+		r = send_entries(c);
+	if (r == -EAGAIN)
+		block(c);
+	else if (r == 0 && c->blocked)
+		unblock(c);
+	c->chain = (struct outbox_chain){0};
+}

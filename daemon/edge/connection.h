@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READYD_CONNECTION_H
+#define READYD_CONNECTION_H
+
+/*
+ * One accepted socket: its peer, its session once HELLO was said, and what is to be sent to it.
+ *
+ * States: ungreeted (no HELLO yet), working, closing (an ERROR was queued, or the peer is gone;
+ * it ends with the turn). Blocked: its socket is full. Then its requests are not read and its
+ * session is left out of the core's order, until the socket takes more.
+ */
+
+#include "server_internal.h"
+
+struct connection {
+	struct server *server;
+	int fd;
+	uint64_t tag;
+	struct credentials who;
+	struct rights rights;
+	struct account *account; /* NULL until admitted */
+	struct session *session; /* NULL until HELLO */
+	struct poller_set *set; /* NULL until HELLO */
+	int64_t since;
+	uint64_t number; /* the session's */
+	uint64_t requests;
+	struct outbox_chain chain;
+	struct backlog *backlog;
+	uint8_t lane_hint;
+	bool greeted;
+	bool blocked;
+	bool closing;
+	bool peer_gone; /* nothing can be sent any more; its last requests are still read */
+	bool in_readable;
+	bool in_answered;
+	TAILQ_ENTRY(connection) ungreeted;
+	TAILQ_ENTRY(connection) readable;
+	TAILQ_ENTRY(connection) answered;
+	TAILQ_ENTRY(connection) ending;
+};
+
+/* Takes over an accepted socket that is a lasting fd. Refuses it (with an ERROR that says why) or
+ * makes it a connection. */
+void connection_accept(struct server *s, int fd);
+
+/* The poller's event for it. */
+void connection_event(struct connection *c, unsigned mask);
+
+/* Reads and applies one datagram. */
+void connection_read(struct connection *c);
+
+/* Sends its answers and its ready-list, as far as the socket takes them. */
+void connection_send(struct connection *c);
+
+/* Queues an ERROR and ends the connection with the turn. */
+void connection_fail(struct connection *c, enum wire_error error, uint32_t serial,
+		     const char *text);
+
+/* Has it ended with the turn. */
+void connection_close(struct connection *c);
+
+/* Ends it now: session, watches, fds and charges are gone. */
+void connection_free(struct connection *c);
+
+/* For request.c: adds to this turn's messages. */
+void connection_add_record(struct connection *c, const void *record);
+void connection_add_message(struct connection *c, unsigned type, unsigned flags, uint32_t serial,
+			    const void *records, size_t count, const void *tail, size_t tail_size);
+
+#endif

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: MIT */
+#include "server.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "connection.h"
+#include "daemon/core/cleanup.h"
+#include "daemon/poller/fd.h"
+#include "server_internal.h"
+
+/*
+ * The loop never leaves the poll unserved: nothing here waits but poller_poll(). Each step is
+ * bounded: events a session by the poller, requests by one datagram a connection and the outbox's
+ * room, messages a connection by SENDS_PER_TURN. What is left over is reported again, since the
+ * daemon's own descriptors are level-triggered, or makes the next poll an asking one
+ * (`unfinished`).
+ */
+
+#define SECOND INT64_C(1000000000)
+
+enum {
+	ACCEPTS_PER_TURN = 32,
+	PRIVATE_LINGER = 10, /* s that a private daemon stays when nobody is left */
+	ACCEPT_PAUSE_MS = 100, /* without fds or memory */
+};
+
+static int64_t clock_now(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
+}
+
+/* ---- Making and ending ---- */
+
+static int init_buffers(struct server_buffers *b)
+{
+	b->control_size = CMSG_SPACE(WIRE_FDS_MAX * sizeof(int));
+	b->message = calloc(1, WIRE_MESSAGE_MAX + 8);
+	b->control = calloc(1, b->control_size);
+	b->events = calloc(SERVER_EVENTS, sizeof(*b->events));
+	b->entries = calloc(WIRE_RECORDS_MAX, sizeof(*b->entries));
+	b->ready = calloc(1, sizeof(struct wire_header) +
+				     WIRE_RECORDS_MAX * sizeof(struct wire_entry));
+	b->rows = calloc(1, SERVER_ROWS_SIZE);
+	if (!b->message || !b->control || !b->events || !b->entries || !b->ready || !b->rows)
+		return -ENOMEM;
+	/* calloc's pages are not there before they are touched */
+	memset(b->message, 1, WIRE_MESSAGE_MAX + 8);
+	memset(b->control, 1, b->control_size);
+	return 0;
+}
+
+static void deinit_buffers(struct server_buffers *b)
+{
+	free(b->message);
+	free(b->control);
+	free(b->events);
+	free(b->entries);
+	free(b->ready);
+	free(b->rows);
+}
+
+/* What the kernel shows for uids without a mapping; 65534 where it cannot be read. */
+static uid_t read_overflow_uid(void)
+{
+	FILE *f = fopen("/proc/sys/kernel/overflowuid", "re");
+	unsigned uid = 65534;
+
+	if (!f)
+		return uid;
+	if (fscanf(f, "%u", &uid) != 1)
+		uid = 65534;
+	(void)fclose(f);
+	return uid;
+}
+
+/* A connection costs its socket and, with weak watches, its session's epoll instance. */
+static uint32_t max_connections(const struct server *s)
+{
+	uint64_t taken = FD_LASTING + s->config.reserve_fds, n;
+
+	if (s->max_fds <= taken + 2)
+		return 1;
+	n = (s->max_fds - taken) / 2;
+	return n > INT32_MAX ? INT32_MAX : (uint32_t)n;
+}
+
+static int init_poller(struct server *s)
+{
+	const struct poller_backend *backend = poller_backend_by_name(s->config.backend);
+	struct core_options options = {0};
+	int r;
+
+	if (!backend) {
+		log_error(s->log, "there is no backend named %s", s->config.backend);
+		return -EINVAL;
+	}
+	r = poller_new(backend, &s->poller);
+	if (r == 0) {
+		options.level = !(poller_caps(s->poller) & POLLER_EDGE);
+		r = core_new(&options, &s->core);
+	}
+	if (r < 0)
+		log_error(s->log, "cannot start the %s backend: %s", s->config.backend,
+			  strerror(-r));
+	return r;
+}
+
+static int init_sockets(struct server *s, const struct server_options *options)
+{
+	int r;
+
+	if (options->private_)
+		r = listener_open_private(&s->listener, s->log);
+	else
+		r = listener_open_path(&s->listener, options->socket, s->log);
+	if (r < 0)
+		return r;
+	s->admission.poller = s->poller;
+	s->admission.address = s->listener.name;
+	s->admission.address_length = s->listener.name_length;
+	r = poller_add(s->poller, s->listener.fd, SERVER_TAG_LISTENER, POLLER_READ);
+	if (r == 0 && options->starter >= 0)
+		r = poller_add(s->poller, options->starter, SERVER_TAG_STARTER, POLLER_READ);
+	if (r < 0)
+		log_error(s->log, "cannot watch the listening socket: %s", strerror(-r));
+	return r;
+}
+
+/* Open fds above the zone, which is plugged now. */
+static uint64_t count_lasting_fds(uint64_t max)
+{
+	uint64_t n = 0;
+
+	for (int fd = 0; fd < (int)(max > 4096 ? 4096 : max); fd++) {
+		struct pollfd p = {.fd = fd};
+
+		if ((fd < FD_ZONE_FIRST || fd > FD_ZONE_LAST) && poll(&p, 1, 0) >= 0 &&
+		    !(p.revents & POLLNVAL))
+			n++;
+	}
+	return n;
+}
+
+static int init(struct server *s, const struct server_options *options)
+{
+	struct rlimit limit;
+	int r;
+
+	TAILQ_INIT(&s->ungreeted);
+	TAILQ_INIT(&s->readable);
+	TAILQ_INIT(&s->answered);
+	TAILQ_INIT(&s->ending);
+	s->listener.fd = -1;
+	s->starter = -1;
+	s->free_place = UINT32_MAX;
+	s->log = options->log;
+	s->config = options->config;
+	s->private_ = options->private_;
+	s->pid = (uint32_t)getpid();
+	s->uid = geteuid();
+	s->overflow_uid = read_overflow_uid();
+	s->started = s->now = clock_now();
+	s->idle_since = s->now;
+	s->max_fds = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
+	s->max_connections = max_connections(s);
+	r = init_buffers(&s->buffers);
+	if (r == 0)
+		r = outbox_init(&s->outbox);
+	if (r < 0) {
+		log_error(s->log, "out of memory at start");
+		return r;
+	}
+	r = init_poller(s);
+	if (r == 0)
+		r = init_sockets(s, options);
+	if (r < 0)
+		return r;
+	s->starter = options->starter;
+	s->base_fds = count_lasting_fds(s->max_fds);
+	return 0;
+}
+
+int server_new(struct server_options *options, struct server **ret)
+{
+	struct server *s = calloc(1, sizeof(*s));
+	int r;
+
+	if (!s)
+		return -ENOMEM;
+	r = init(s, options);
+	if (r < 0) {
+		s->config = (struct config){0}; /* still the caller's */
+		server_free(s);
+		return r;
+	}
+	options->config = (struct config){0};
+	options->starter = -1;
+	*ret = s;
+	return 0;
+}
+
+static void end_connections(struct server *s)
+{
+	struct connection *c;
+
+	while ((c = TAILQ_FIRST(&s->ending))) {
+		TAILQ_REMOVE(&s->ending, c, ending);
+		connection_free(c);
+	}
+}
+
+/* What was left out of the log is counted there. */
+static void end_sites(struct server *s)
+{
+	log_site_end(s->log, &s->sites.refused, CONFIG_LOG_WARNING, "refused connections");
+	log_site_end(s->log, &s->sites.protocol, CONFIG_LOG_WARNING, "malformed messages");
+	log_site_end(s->log, &s->sites.accept, CONFIG_LOG_WARNING, "failed accepts");
+}
+
+struct server *server_free(struct server *s)
+{
+	if (!s)
+		return NULL;
+	end_sites(s);
+	listener_close(&s->listener);
+	if (s->poller)
+		end_connections(s);
+	for (uint32_t i = 0; i < s->n_places; i++)
+		if (s->places[i].connection)
+			connection_free(s->places[i].connection);
+	accounts_deinit(&s->accounts);
+	core_free(s->core);
+	poller_free(s->poller);
+	if (s->starter >= 0)
+		(void)close(s->starter);
+	outbox_deinit(&s->outbox);
+	deinit_buffers(&s->buffers);
+	config_clear(&s->config);
+	free(s->places);
+	free(s);
+	return NULL;
+}
+
+const char *server_address(const struct server *s)
+{
+	return s->listener.address;
+}
+
+void server_break(struct server *s)
+{
+	(void)poller_break(s->poller);
+}
+
+/* ---- Reload ---- */
+
+static void warn_of_restart(struct server *s, const struct config *config)
+{
+	bool same_socket = (!config->socket && !s->config.socket) ||
+			   (config->socket && s->config.socket &&
+			    strcmp(config->socket, s->config.socket) == 0);
+
+	if (!same_socket)
+		log_warning(s->log,
+			    "`socket` has changed in the configuration: restart readyd to use it");
+	if (strcmp(config->backend, s->config.backend) != 0)
+		log_warning(s->log,
+			    "`backend` has changed in the configuration: restart readyd to use it");
+}
+
+void server_reload(struct server *s, struct config *config)
+{
+	warn_of_restart(s, config);
+	config_clear(&s->config);
+	s->config = *config;
+	*config = (struct config){0};
+	s->max_connections = max_connections(s);
+	for (uint32_t i = 0; i < s->n_places; i++) {
+		struct connection *c = s->places[i].connection;
+		uint64_t limits[CONFIG_LIMITS];
+
+		if (!c)
+			continue;
+		config_limits_for(&s->config, c->who.uid, c->who.gids, c->who.n_gids, limits);
+		for (int k = 0; k < QUOTA_MAX; k++)
+			c->account->quota.limit[k] = limits[k];
+		rights_of(&s->config, &c->who, s->uid, s->private_, &c->rights);
+	}
+}
+
+/* ---- Accepting ---- */
+
+static void pause_accepting(struct server *s, int error)
+{
+	log_limited(s->log, &s->sites.accept, s->now, CONFIG_LOG_WARNING,
+		    "cannot accept connections: %s; trying again in %d ms", strerror(error),
+		    ACCEPT_PAUSE_MS);
+	s->accept_again = s->now + ACCEPT_PAUSE_MS * (SECOND / 1000);
+	(void)poller_modify(s->poller, s->listener.fd, SERVER_TAG_LISTENER, 0);
+}
+
+static void accept_all(struct server *s)
+{
+	for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
+		int fd = accept4(s->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0 && (errno == EINTR || errno == ECONNABORTED))
+			continue;
+		if (fd < 0 && errno == EAGAIN)
+			return;
+		if (fd >= 0)
+			fd = fd_move_up(fd); /* the zone is for received fds */
+		else
+			fd = -errno;
+		if (fd < 0) {
+			pause_accepting(s, -fd);
+			return;
+		}
+		connection_accept(s, fd);
+	}
+}
+
+/* ---- One turn ---- */
+
+/* Until when to block, as a delta; < 0: for ever. */
+static int64_t next_delta(const struct server *s, int64_t now)
+{
+	const struct connection *oldest = TAILQ_FIRST(&s->ungreeted);
+	int64_t next = core_next_expiry(s->core);
+
+	if (s->unfinished)
+		return 0;
+	if (s->accept_again != 0 && s->accept_again < next)
+		next = s->accept_again;
+	if (oldest && oldest->since + s->config.hello_timeout < next)
+		next = oldest->since + s->config.hello_timeout;
+	if (s->private_ && s->starter < 0 && s->idle_since != 0 &&
+	    s->idle_since + PRIVATE_LINGER * SECOND < next)
+		next = s->idle_since + PRIVATE_LINGER * SECOND;
+	if (next == INT64_MAX)
+		return -1;
+	return next > now ? next - now : 0;
+}
+
+void server_apply_event(struct server *s, const struct poller_event *event)
+{
+	struct connection *c;
+
+	if (event->watch) {
+		c = event->owner;
+		if (!core_event(s->core, event->tag, event->mask & (POLLER_READ | POLLER_WRITE),
+				event->mask & POLLER_ERROR))
+			session_count_stale(c->session);
+		return;
+	}
+	switch (event->tag) {
+	case SERVER_TAG_LISTENER:
+		accept_all(s);
+		return;
+	case SERVER_TAG_STARTER:
+		(void)poller_remove(s->poller, s->starter);
+		(void)close(s->starter);
+		s->starter = -1;
+		return;
+	default:
+		c = server_find_tag(s, event->tag);
+		if (c && !c->closing)
+			connection_event(c, event->mask);
+		return;
+	}
+}
+
+static void read_requests(struct server *s)
+{
+	struct connection *c;
+
+	while ((c = TAILQ_FIRST(&s->readable))) {
+		TAILQ_REMOVE(&s->readable, c, readable);
+		c->in_readable = false;
+		/* without room it is reported again: its socket is still readable */
+		if (!c->closing && outbox_has_room(&s->outbox))
+			connection_read(c);
+	}
+}
+
+/* Connections that never said HELLO, and what else the daemon itself waits for. */
+static void expire_own(struct server *s)
+{
+	struct connection *c;
+
+	TAILQ_FOREACH(c, &s->ungreeted, ungreeted)
+	{
+		if (c->since + s->config.hello_timeout > s->now)
+			break;
+		connection_fail(c, WIRE_E_PROTOCOL, 0, "no HELLO came in time");
+	}
+	if (s->accept_again != 0 && s->accept_again <= s->now) {
+		s->accept_again = 0;
+		(void)poller_modify(s->poller, s->listener.fd, SERVER_TAG_LISTENER, POLLER_READ);
+	}
+}
+
+static void send_all(struct server *s)
+{
+	struct session *session, *next;
+	struct connection *c;
+
+	while ((c = TAILQ_FIRST(&s->answered))) {
+		TAILQ_REMOVE(&s->answered, c, answered);
+		c->in_answered = false;
+		connection_send(c);
+	}
+	for (session = core_next_ready(s->core, NULL); session; session = next) {
+		next = core_next_ready(s->core, session);
+		connection_send(session_owner(session));
+	}
+}
+
+int server_turn(struct server *s)
+{
+	int64_t delta = next_delta(s, clock_now()), end;
+	int n;
+
+	n = poller_poll(s->poller, delta, s->buffers.events, SERVER_EVENTS);
+	s->now = clock_now();
+	if (n < 0)
+		return n;
+	s->stats.turns++;
+	s->unfinished = false;
+	outbox_clear(&s->outbox);
+	for (int i = 0; i < n; i++)
+		server_apply_event(s, &s->buffers.events[i]);
+	read_requests(s);
+	core_expire(s->core, s->now);
+	expire_own(s);
+	send_all(s);
+	end_connections(s);
+	end = clock_now();
+	if (end - s->now > s->stats.turn_longest)
+		s->stats.turn_longest = end - s->now;
+	return s->private_ && s->starter < 0 && s->stats.connections == 0 &&
+	       s->idle_since + PRIVATE_LINGER * SECOND <= end;
+}

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READYD_SERVER_INTERNAL_H
+#define READYD_SERVER_INTERNAL_H
+
+/* The loop's own state, shared by the files of the edge. */
+
+#include <sys/queue.h>
+#include <sys/socket.h>
+
+#include "account.h"
+#include "admission.h"
+#include "daemon/core/core.h"
+#include "daemon/poller/poller.h"
+#include "landing.h"
+#include "listener.h"
+#include "log.h"
+#include "outbox.h"
+#include "server.h"
+
+struct connection;
+
+TAILQ_HEAD(connection_queue, connection);
+
+/* Numbers of the whole daemon that the core does not know. Counters only grow. */
+struct server_stats {
+	uint64_t connections; /* live */
+	uint64_t turns;
+	uint64_t messages; /* READY messages with entries */
+	uint64_t accepted;
+	uint64_t refused;
+	uint64_t failures; /* refused records */
+	int64_t turn_longest;
+};
+
+/* Lines that a client can cause: limited, each by its own site. */
+struct server_sites {
+	struct log_site refused;
+	struct log_site protocol;
+	struct log_site accept;
+};
+
+/* Where a datagram is received: allocated and touched before, since a page that is missing at that
+ * moment would lose the message. */
+struct server_buffers {
+	uint8_t *message; /* WIRE_MESSAGE_MAX + 1 bytes: a longer one is noticed */
+	uint8_t *control;
+	size_t control_size;
+	struct poller_event *events;
+	struct core_entry *entries; /* peeked */
+	uint8_t *ready; /* the READY message that is being made of them */
+	uint8_t *rows; /* of a list reply */
+};
+
+/* Places of connections: the index and generation make the poller's tag. */
+struct connection_place {
+	struct connection *connection; /* NULL: free */
+	uint32_t generation;
+	uint32_t next_free;
+};
+
+struct server {
+	struct config config;
+	struct log *log;
+	struct poller *poller;
+	struct core *core;
+	struct accounts accounts;
+	struct admission admission;
+	struct listener listener;
+	struct landing landing;
+	struct outbox outbox;
+	struct server_buffers buffers;
+	struct server_stats stats;
+	struct server_sites sites;
+
+	struct connection_place *places;
+	uint32_t n_places;
+	uint32_t free_place; /* UINT32_MAX: none */
+	uint32_t max_connections;
+	uint64_t next_session;
+
+	struct connection_queue ungreeted; /* oldest first */
+	struct connection_queue readable; /* this turn: requests to read */
+	struct connection_queue answered; /* this turn: has messages in the outbox */
+	struct connection_queue ending; /* to be ended when the turn is over */
+
+	int64_t now; /* of this turn */
+	int64_t started;
+	int64_t accept_again; /* paused for want of fds until then; 0: not paused */
+	int64_t idle_since; /* private: since when nobody is connected */
+	uint64_t base_fds; /* open at the start */
+	uint64_t max_fds;
+	uint32_t pid;
+	uid_t uid;
+	uid_t overflow_uid; /* what the kernel says of uids that are not mapped here */
+	bool private_;
+	bool unfinished; /* something is left to send at once: do not block */
+	int starter; /* pidfd, or -1 */
+};
+
+/* Tags of the daemon's own descriptors that are no connection. */
+#define SERVER_TAG_LISTENER UINT64_C(0xffffffff)
+#define SERVER_TAG_STARTER UINT64_C(0xfffffffe)
+
+enum {
+	SERVER_EVENTS = 1024, /* of the kernel, a turn */
+	SERVER_ROWS_SIZE = 48 * 1024, /* bytes of rows in one reply */
+};
+
+/* Applies one event of the kernel (step 2). */
+void server_apply_event(struct server *s, const struct poller_event *event);
+
+/* ---- places.c: finding connections ---- */
+
+/* -ENOMEM, or -EUSERS at max_connections. */
+int server_add_place(struct server *s, struct connection *c, uint64_t *ret_tag);
+void server_remove_place(struct server *s, uint64_t tag);
+struct connection *server_find_tag(const struct server *s, uint64_t tag);
+struct connection *server_find_session(const struct server *s, uint64_t session);
+/* The connection at the first place >= *index that has a session; *index moves behind it. */
+struct connection *server_next_connection(const struct server *s, uint32_t *index);
+
+#endif
