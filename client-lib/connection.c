@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+
+/*
+ * Who receives, who waits: many threads on one connection.
+ *
+ * Receiving is done under the mutex and never blocks; what blocks is the wait before it, without
+ * the mutex. One thread at most, the leader, waits on the socket and the bell; the others sleep on
+ * their own futex. Whoever receives a message gives each record to the one that it concerns:
+ * answers to their requests, results to pollwait's waiters, events to the poller's array or to the
+ * table; and wakes these. A datagram that found the socket full is the leader's too: it looks for
+ * room as well, and is kicked to do so (H14).
+ *
+ * Leaving: a thread that goes while others sleep wakes one that takes its place (rd_pass_on), and a
+ * poller when there are events or a break for it. Since every thread does that on its way out and
+ * after each message, there is no state in which all sleep and a message lies in the socket.
+ *
+ * The bell is an eventfd. It is rung by readyd_break(), after `broken` was set, and by rd_kick().
+ * It carries nothing: the leader reads it empty and looks at the flags afterwards, and a ring
+ * without a flag only costs a turn.
+ *
+ * A futex with a limit far away, not a condition variable: a signal handler ends it with EINTR,
+ * which READYD_EINTR needs, and it needs no set-up. A waker changes the word and wakes under the
+ * mutex, so the waiter is still there.
+ */
+
+#include "internal.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { NAP_NS = 1000000 };
+
+static bool is_ours(const struct readyd *r)
+{
+	return r->mine ? *r->mine != 0 : r->pid == getpid();
+}
+
+int rd_enter(struct readyd *r)
+{
+	if (!is_ours(r))
+		return rd_fail(r, -ENOTCONN,
+			       "this handle is the parent process's: a child connects anew");
+	(void)pthread_mutex_lock(&r->mutex);
+	return 0;
+}
+
+bool rd_events_kept(const struct readyd *r)
+{
+	return r->kept_first || r->broken_kept || r->unread != r->unread_end;
+}
+
+/* Makes what readyd_fd() shows agree with what is kept and unsent. */
+static void update_shown(struct readyd *r)
+{
+	bool kept = rd_events_kept(r) || r->error || atomic_load(&r->broken);
+	bool out = r->out.size != 0;
+	struct epoll_event e;
+
+	if (kept != r->shown_kept) {
+		/* An eventfd can always be written: looking for that makes it readable. */
+		e = (struct epoll_event){.events = EPOLLIN | (kept ? EPOLLOUT : 0)};
+		if (epoll_ctl(r->epoll, EPOLL_CTL_MOD, r->bell, &e) == 0)
+			r->shown_kept = kept;
+	}
+	if (out != r->shown_out) {
+		e = (struct epoll_event){.events = EPOLLIN | (out ? EPOLLOUT : 0)};
+		if (epoll_ctl(r->epoll, EPOLL_CTL_MOD, r->socket, &e) == 0)
+			r->shown_out = out;
+	}
+}
+
+void rd_leave(struct readyd *r)
+{
+	if (r->sleepers || r->leader_polls)
+		rd_pass_on(r);
+	if (r->shown)
+		update_shown(r);
+	(void)pthread_mutex_unlock(&r->mutex);
+}
+
+static long futex(_Atomic uint32_t *word, int operation, uint32_t value, const struct timespec *t)
+{
+	return syscall(SYS_futex, word, operation, value, t, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+void rd_wake(struct rd_waiter *w)
+{
+	if (atomic_exchange(&w->word, 1) == 0)
+		(void)futex(&w->word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);
+}
+
+/* Wakes one sleeper, unless one of that kind is on its way. Pollers first: they serve all. */
+static bool wake_one(struct readyd *r, bool pollers_only)
+{
+	struct rd_waiter *found = NULL;
+
+	for (struct rd_waiter *w = r->sleepers; w; w = w->next) {
+		if (pollers_only && !w->polls)
+			continue;
+		if (atomic_load(&w->word))
+			return true;
+		if (!found || (w->polls && !found->polls))
+			found = w;
+	}
+	if (found)
+		rd_wake(found);
+	return found != NULL;
+}
+
+void rd_kick(struct readyd *r)
+{
+	const uint64_t one = 1;
+
+	if (r->kicked)
+		return;
+	r->kicked = true;
+	(void)!write(r->bell, &one, sizeof(one));
+}
+
+/* What pollers would return with, to one of them. */
+static void pass_events(struct readyd *r)
+{
+	bool events = rd_events_kept(r) || r->error;
+
+	if (!events && !atomic_load(&r->broken))
+		return;
+	if (!wake_one(r, true) && events && r->leader_polls)
+		rd_kick(r);
+}
+
+void rd_pass_on(struct readyd *r)
+{
+	pass_events(r);
+	if (!r->led)
+		(void)wake_one(r, false);
+}
+
+void rd_bell_drain(struct readyd *r)
+{
+	uint64_t count;
+
+	(void)!read(r->bell, &count, sizeof(count));
+	r->kicked = false;
+}
+
+static struct timespec timespec_of(int64_t ns)
+{
+	return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
+
+int rd_sleep(struct readyd *r, struct rd_waiter *w, int64_t until)
+{
+	/* Only a futex with a limit is ended by a handler that was installed with SA_RESTART. */
+	struct timespec limit = timespec_of(until ? until : INT64_MAX / 4);
+	int error;
+
+	w->prev = NULL;
+	w->next = r->sleepers;
+	if (w->next)
+		w->next->prev = w;
+	r->sleepers = w;
+	atomic_store(&w->word, 0);
+	(void)pthread_mutex_unlock(&r->mutex);
+
+	error = futex(&w->word, FUTEX_WAIT_BITSET_PRIVATE, 0, &limit) < 0 ? errno : 0;
+
+	(void)pthread_mutex_lock(&r->mutex);
+	if (w->prev)
+		w->prev->next = w->next;
+	else
+		r->sleepers = w->next;
+	if (w->next)
+		w->next->prev = w->prev;
+	if (atomic_load(&w->word))
+		return 0;
+	return error == ETIMEDOUT || error == EINTR ? -error : 0;
+}
+
+int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
+{
+	bool nap = r->out.nap;
+	short wanted = POLLIN | (r->out.size && !nap ? POLLOUT : 0);
+	struct pollfd fds[2] = {{.fd = r->socket, .events = wanted},
+				{.fd = r->bell, .events = POLLIN}};
+	struct timespec limit;
+	int64_t left = nap ? NAP_NS : INT64_MAX;
+	int n, error;
+
+	if (until) {
+		int64_t now = rd_now();
+
+		left = until > now ? (until - now < left ? until - now : left) : 0;
+	}
+	limit = timespec_of(left);
+	r->out.nap = false;
+	r->led = true;
+	r->leader_polls = polls;
+	(void)pthread_mutex_unlock(&r->mutex);
+
+	n = ppoll(fds, 2, left == INT64_MAX ? NULL : &limit, NULL);
+	error = n < 0 ? errno : 0;
+
+	(void)pthread_mutex_lock(&r->mutex);
+	r->led = r->leader_polls = false;
+	*ret_readable = n > 0 && (fds[0].revents & ~POLLOUT);
+	if (n > 0 && fds[1].revents)
+		rd_bell_drain(r);
+	if (error == EINTR)
+		return -EINTR;
+	return n == 0 && !nap ? -ETIMEDOUT : 0;
+}
+
+int rd_turn(struct readyd *r, struct rd_waiter *w)
+{
+	bool readable;
+	int error;
+
+	if (r->led) {
+		if (r->out.size)
+			rd_kick(r); /* it has to look for room */
+		return rd_sleep(r, w, 0);
+	}
+	error = rd_lead(r, false, 0, &readable);
+	if (readable && !r->error)
+		(void)rd_receive(r, NULL);
+	pass_events(r); /* its place is passed on when it leaves */
+	return error;
+}
+
+int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible)
+{
+	while (!w->done) {
+		int error;
+
+		if (r->error)
+			return rd_ended(r);
+		(void)rd_flush(r);
+		if (r->error || w->done)
+			continue;
+		error = rd_turn(r, w);
+		if (error == -EINTR && interruptible && !w->done)
+			return -EINTR;
+	}
+	return 0;
+}
+
+int rd_ask(struct readyd *r, struct rd_request *q, unsigned type, const void *records, size_t count,
+	   const int *fds, unsigned n_fds)
+{
+	size_t size = sizeof(struct wire_header) + count * (size_t)wire_record_size(type);
+	int error = rd_out_reserve(r, size, n_fds);
+
+	if (error)
+		return error;
+	rd_out_request(r, q, type, records, count, fds, n_fds);
+	return rd_await(r, &q->waiter, false);
+}

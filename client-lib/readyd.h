@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READYD_H
+#define READYD_H
+
+/*
+ * libreadyd: Go's network poller as a service of the machine, for C programs.
+ *
+ * A program hands its file descriptors to readyd and asks one handle for what is ready, in batches.
+ * The daemon holds no copy: closing a watched fd ends the connection and the watch, as ever.
+ *
+ * Rules for all functions
+ *  - Errors are negative errno values; nothing is printed, errno is not touched. -ENOTCONN: the
+ *    connection to the daemon has ended (the error is sticky; readyd_last_error() has a sentence).
+ *  - Every function may be called from any thread at any time on one handle, except
+ *    readyd_close(), which must be the last. Two threads may poll at once: each event goes to one.
+ *  - Only readyd_break() may be called from a signal handler. After fork() the child may only
+ *    readyd_close() the handle, which leaves the parent's connection alone.
+ *  - Times are absolute CLOCK_MONOTONIC of the calling process in ns, waits (delta) relative ns.
+ *  - Fds passed in stay the caller's; the library duplicates none. Nothing blocks for longer than
+ *    the daemon takes to answer, unless it says so.
+ *  - Functions that say "asks the daemon" send a request and wait for its answer; meanwhile they
+ *    receive and keep entries for the next readyd_poll().
+ *
+ * The rules of readiness are those of Go's runtime (netpoll.go): edges, one latch and one waiter a
+ * direction. Ready is a hint: try the call, and on EAGAIN wait again. Read until EAGAIN (or 0, or
+ * an error) before waiting again, since an edge is reported once.
+ */
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#ifdef __GNUC__
+#pragma GCC visibility push(default)
+#endif
+
+struct readyd; /* a handle: one connection to a daemon */
+
+/* A watch or a timer: id in the low 32 bits, generation in the high ones. 0 is never one. */
+typedef uint64_t readyd_id;
+
+/* Directions, as a mask. */
+#define READYD_READ 0x1u
+#define READYD_WRITE 0x2u
+
+/* What an event says of a direction, as a mask. */
+#define READYD_READY 0x01u
+#define READYD_CLOSING 0x02u      /* readyd_evict() or readyd_unwatch() ended the wait */
+#define READYD_TIMEOUT 0x04u      /* its deadline passed */
+#define READYD_NOT_POLLABLE 0x08u /* read only: the kernel's last word was a bare error */
+
+/* Kinds of event. */
+#define READYD_EVENT_WATCH 1u
+#define READYD_EVENT_TIMER 2u
+#define READYD_EVENT_BREAK 3u
+
+struct readyd_event {
+	uint64_t cookie; /* as given at readyd_watch() or readyd_timer_set() */
+	readyd_id id;
+	uint8_t kind; /* READYD_EVENT_... */
+	uint8_t read; /* READYD_READY ...; 0: nothing about this direction */
+	uint8_t write;
+	uint8_t reserved;
+	uint32_t count; /* timer: expirations since the last event */
+};
+
+/* How a watch reports. */
+#define READYD_WAIT 0u   /* as Go: one event for each readyd_wait() */
+#define READYD_STREAM 1u /* each edge, coalesced until it was sent; no request per event */
+
+/* ---- Connecting ---- */
+
+/* Options of readyd_connect(); zeroed ones are defaults. `size` is the size of the struct. */
+struct readyd_options {
+	size_t size;
+	const char *socket; /* path, or @name of an abstract address; NULL: search */
+	uint32_t flags;     /* READYD_PRIVATE_... */
+	uint32_t reserved;
+	const char *config; /* --config of a private daemon; NULL: none */
+};
+
+#define READYD_PRIVATE_IF_NEEDED 0x1u /* no daemon answers: start a private one */
+#define READYD_PRIVATE_ALWAYS 0x2u    /* do not search */
+#define READYD_EINTR 0x4u /* readyd_poll() and readyd_pollwait() return -EINTR after a signal */
+
+/*
+ * Connects and says hello. The socket is options->socket; else $READYD_SOCKET, whose failure is
+ * an error; else the first that answers of $XDG_RUNTIME_DIR/readyd/socket and /run/readyd/socket.
+ * Set-uid programs ignore the environment. `options` may be NULL. Blocks until the daemon answers,
+ * 5 s at most.
+ *
+ * With READYD_PRIVATE_IF_NEEDED a private daemon is started when none was found: for this uid
+ * only, no child of the caller, ended when the caller has exited and 10 s passed without a
+ * connection. Its address is put into the environment as READYD_SOCKET (setenv(3): not while other
+ * threads read the environment), so that children and readyctl reach it.
+ *
+ * -ENOENT, -ECONNREFUSED: no daemon; -EACCES: may not open the socket, or the daemon says no;
+ * -EPROTO: not a readyd, or no common version; -EDQUOT: too many connections of this uid;
+ * -ETIMEDOUT; -EMFILE, -ENFILE, -ENOMEM. *ret is untouched on failure, except that `error`, if not
+ * NULL, gets a sentence that the caller frees with free(3).
+ */
+int readyd_connect(const struct readyd_options *options, struct readyd **ret, char **error);
+
+/* Ends the connection and the session, frees the handle. NULL is accepted. Returns NULL. */
+struct readyd *readyd_close(struct readyd *r);
+
+/* The socket that this handle is connected to: a path, or @name. Valid as long as the handle. */
+const char *readyd_socket(const struct readyd *r);
+
+/* The daemon's pid, and this session's number there. */
+uint32_t readyd_daemon_pid(const struct readyd *r);
+uint64_t readyd_session(const struct readyd *r);
+
+/* 1 if the daemon granted that feature ("weak", "edge", "stream", "ns"), else 0. */
+int readyd_has_feature(const struct readyd *r, const char *name);
+
+/* A sentence about why the last call on this handle failed: what happened, to which thing, what
+ * to do. Valid until the calling thread's next call on the handle. Never NULL. */
+const char *readyd_last_error(struct readyd *r);
+
+/* ---- Watching ---- */
+
+/*
+ * Watches fd, which must be non-blocking for readiness to be of use, in the directions of
+ * `interest`, with `mode` READYD_WAIT or READYD_STREAM. What is ready now counts as an edge. Asks
+ * the daemon. *ret names the watch until readyd_unwatch().
+ * -EPERM: cannot be polled (a regular file); -EACCES: this kind is not admitted (signalfd, epoll,
+ * ...); -EDQUOT: this uid's limit; -EAGAIN: the system has no resources left, try again; -EEXIST:
+ * watched under every possible number already (too many dups); -EUSERS: watched by 500 sessions,
+ * the kernel's limit; -EBADF; -EINVAL: also one of the daemon's own, or a connection to it;
+ * -EOPNOTSUPP: stream mode on a level-triggered backend; -EMFILE: the daemon's fds; -ENOMEM.
+ */
+int readyd_watch(struct readyd *r, int fd, unsigned interest, unsigned mode, uint64_t cookie,
+		 readyd_id *ret);
+
+/* One of many for readyd_watch_many(). */
+struct readyd_watch_request {
+	int fd;
+	uint8_t interest;
+	uint8_t mode;
+	uint16_t reserved;
+	uint64_t cookie;
+	readyd_id id; /* out: 0 where it failed */
+	int error;    /* out: 0 or negative errno */
+	int reserved2;
+};
+
+/* The same for n fds, 253 a message, answers awaited together. Returns how many failed, or a
+ * negative errno when the connection did. */
+int readyd_watch_many(struct readyd *r, struct readyd_watch_request *requests, size_t n);
+
+/*
+ * Ends a watch. Call it before close(fd): the fd is sent once more, so that the daemon can forget
+ * it even where other copies live on. `fd` -1 is allowed when it is closed already; a number that
+ * means another file by now is not sent. Every readyd_wait() still has its one event: if one was
+ * outstanding, or its event not taken yet, readyd_poll() returns that event (closing, or what it
+ * was) after this, and the cookie is in use until then. Else nothing of the watch comes any more
+ * when this returns, and the cookie may be freed once the events in hand are done with; so it is
+ * for stream watches. Asks the daemon. -ENOENT.
+ */
+int readyd_unwatch(struct readyd *r, readyd_id watch, int fd);
+
+/*
+ * Go's pollWait without blocking: exactly one event follows for each direction asked, at once if
+ * it is ready. Does not wait for the daemon: a refusal (-EBUSY, the direction has a waiter, or its
+ * event was not taken yet) is found here, from the library's own table. Requests that do not wait
+ * (this and readyd_set_deadline()) are gathered and sent by the next readyd_poll() or asking call
+ * at the latest; at once while another thread is blocked in readyd_poll() or readyd_pollwait(), and
+ * always once readyd_fd() was called. -ENOENT; -EINVAL: stream watch, or no such direction.
+ */
+int readyd_wait(struct readyd *r, readyd_id watch, unsigned directions);
+
+/* Takes waits back. Asks the daemon. 0: no event will follow; -EALREADY: its event is there or
+ * under way; -ENOENT: nobody waits. */
+int readyd_unwait(struct readyd *r, readyd_id watch, unsigned directions);
+
+/*
+ * Go's pollWait: waits for one direction (READYD_READ or READYD_WRITE) and blocks until its result,
+ * which is not an event of readyd_poll(): 0 ready; -ECANCELED closing; -ETIMEDOUT its deadline;
+ * -EIO not pollable; -EBUSY somebody else waits; -EINTR (see READYD_EINTR): the next wait of that
+ * direction takes it up. Other threads may do the same for other watches.
+ */
+int readyd_pollwait(struct readyd *r, readyd_id watch, unsigned direction);
+
+/* Clears latched readiness before a read that will drain the fd. Asks the daemon. Positive: the
+ * READYD_CLOSING, READYD_TIMEOUT or READYD_NOT_POLLABLE that a wait would get; nothing cleared. */
+int readyd_reset(struct readyd *r, readyd_id watch, unsigned directions);
+
+/*
+ * Go's SetDeadline: `when` > 0 absolute ns of CLOCK_MONOTONIC, 0 none, < 0 expired now. Sticky:
+ * every wait of that direction times out until a new one is set. Does not wait for the daemon. A
+ * timeout of a deadline that was replaced meanwhile is not shown. -ENOENT; -EINVAL; -ECANCELED: the
+ * watch was evicted.
+ */
+int readyd_set_deadline(struct readyd *r, readyd_id watch, unsigned directions, int64_t when);
+
+/* Waiters get closing, every later wait too; only readyd_unwatch() is left. Asks the daemon.
+ * -ENOENT; -ECANCELED: it was evicted before. */
+int readyd_evict(struct readyd *r, readyd_id watch);
+
+/* ---- Timers ---- */
+
+/*
+ * Arms a timer: *timer 0, or one that is gone, makes a new one and names it there; else that one is
+ * armed anew, keeps its name, and no event of its old arming follows. One-shot with period 0 (it is
+ * gone after its event), else every `period` ns, missed ones counted. `when` <= now: at once. Asks
+ * the daemon. 1: it was pending before, else 0. -EINVAL: period < 0; -EDQUOT.
+ */
+int readyd_timer_set(struct readyd *r, readyd_id *timer, int64_t when, int64_t period,
+		     uint64_t cookie);
+
+/* Stops it; no event follows. Asks the daemon. 1: it was pending; 0: it was not (fired, gone). */
+int readyd_timer_stop(struct readyd *r, readyd_id timer);
+
+/* ---- Polling ---- */
+
+/*
+ * netpoll(delta), in epoll_wait's shape: < 0 blocks until there is an event or a break, 0 asks, > 0
+ * waits at most that many ns. Returns the number of events, at most max; the rest stays for the
+ * next call. 0: time is over, or broken. A break that ended a blocking call is not an event;
+ * BREAK events are those that somebody else asked for by readyd_break_session(). A signal
+ * does not end it (see READYD_EINTR). -ENOTCONN, -EINVAL (max < 1).
+ */
+int readyd_poll(struct readyd *r, struct readyd_event *events, int max, int64_t delta);
+
+/*
+ * netpollBreak: makes a blocked readyd_poll() of this handle return, or the next blocking one;
+ * many calls before that are one. Safe from any thread and from a signal handler.
+ */
+void readyd_break(struct readyd *r);
+
+/* Breaks another session's poll: one's own uid's, or any as root. Asks the daemon. -ENOENT. */
+int readyd_break_session(struct readyd *r, uint64_t session);
+
+/*
+ * An fd for another event loop: readable when readyd_poll(..., 0) would have something, and from a
+ * break on until a poll that may block (delta not 0: 1 will do) has taken it. It never changes
+ * during the handle's life; level-triggered; do not read it, do not close it.
+ */
+int readyd_fd(const struct readyd *r);
+
+/* Asks the daemon for an answer that does nothing: all requests before it have been applied. */
+int readyd_sync(struct readyd *r);
+
+/* 1 if fd is this handle's own, its connection, or one of the daemon's own descriptions; else 0.
+ * Asks the daemon. -EBADF. */
+int readyd_is_poll_descriptor(struct readyd *r, int fd);
+
+/* ---- Inspection: what readyctl shows ---- */
+
+/*
+ * A list is read row by row, in a fixed order; the daemon answers some rows at a time. Rows are
+ * those that the caller's uid may see. `next` functions return 1 and fill *row, 0 at the end, or a
+ * negative errno; they ask the daemon. A row's struct is zeroed beyond what the daemon knows;
+ * `size` is set by the caller to sizeof.
+ */
+struct readyd_status {
+	size_t size;
+	int64_t now, started; /* ns of this process's CLOCK_MONOTONIC */
+	uint32_t pid, protocol;
+	uint64_t connections, watches, waiting, timers, deadlines, overdue;
+	uint64_t fds, fds_max;
+	uint64_t turns, events, entries, messages, coalesced, stale, breaks;
+	uint64_t accepted, refused, failures, turn_longest;
+	char version[64], backend[16], socket[256];
+};
+
+int readyd_get_status(struct readyd *r, struct readyd_status *ret);
+
+/* Which rows; zeroed fields and uid UINT32_MAX mean all. */
+struct readyd_filter {
+	size_t size;
+	uint64_t session;
+	uint32_t uid;
+	uint32_t pid;
+	uint32_t id;
+	uint32_t reserved;
+};
+
+struct readyd_session_info {
+	size_t size;
+	uint64_t session;
+	int64_t since;
+	uint32_t pid, uid, gid;
+	uint32_t blocked, self; /* 0 or 1 */
+	uint32_t reserved;
+	uint64_t watches, waiting, timers, ready;
+	uint64_t requests, events, entries, messages, coalesced, stale;
+};
+
+/* States of a slot. */
+#define READYD_SLOT_IDLE 0u
+#define READYD_SLOT_READY 1u
+#define READYD_SLOT_WAITING 2u
+#define READYD_SLOT_DONE 3u /* completed, not sent yet */
+
+struct readyd_slot_info {
+	uint8_t state;
+	uint8_t code; /* READYD_READY ..., unsent */
+	uint16_t reserved[3];
+	int64_t since;    /* waiting since; 0: not waiting */
+	int64_t deadline; /* 0 none, -1 expired */
+};
+
+struct readyd_watch_info {
+	size_t size;
+	uint64_t session, cookie;
+	int64_t since;
+	uint64_t fired;
+	struct readyd_slot_info read, write;
+	readyd_id id;
+	uint32_t pid, uid;
+	int32_t fd; /* the number in that process; -1: not told */
+	uint8_t interest, mode, lane, closing;
+	uint8_t error;
+	uint8_t reserved[7];
+	char kind[16]; /* "unix", "inet", "pipe", "eventfd", ... */
+};
+
+struct readyd_timer_info {
+	size_t size;
+	uint64_t session, cookie;
+	int64_t when, period;
+	readyd_id id;
+	uint32_t pid, uid, count, reserved;
+};
+
+struct readyd_quota_info {
+	size_t size;
+	uint64_t used, limit;
+	uint32_t uid, reserved;
+	char name[24]; /* as in the configuration: "connections", "watches", ... */
+};
+
+struct readyd_list; /* an iterator; belongs to its handle */
+
+int readyd_list_sessions(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
+int readyd_list_watches(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
+int readyd_list_timers(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
+int readyd_list_quotas(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
+int readyd_next_session(struct readyd_list *l, struct readyd_session_info *row);
+int readyd_next_watch(struct readyd_list *l, struct readyd_watch_info *row);
+int readyd_next_timer(struct readyd_list *l, struct readyd_timer_info *row);
+int readyd_next_quota(struct readyd_list *l, struct readyd_quota_info *row);
+struct readyd_list *readyd_list_free(struct readyd_list *l); /* NULL accepted; returns NULL */
+
+/* The library's version ("0.1.0"). Static. */
+const char *readyd_version(void);
+
+#ifdef __GNUC__
+#pragma GCC visibility pop
+#endif
+#ifdef __cplusplus
+}
+#endif
+
+#endif
