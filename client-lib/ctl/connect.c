@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+#include "ctl.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "text.h"
+
+/*
+ * The way to a daemon, and what to say when there is none.
+ *
+ * The library searches: --socket, else $READYD_SOCKET, else the user's own and the system's socket.
+ * When nobody answers, the sentence here names all that were tried, since the usual fault is that
+ * one of them was not what the person had in mind. A socket that may not be opened is another
+ * matter: the library's sentence names the group and the command.
+ */
+
+int64_t ctl_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
+}
+
+int64_t ctl_age(int64_t since)
+{
+	int64_t age = ctl_now() - since;
+
+	return age < 0 ? 0 : age;
+}
+
+void ctl_complain(const char *format, ...)
+{
+	ctl_string *text = NULL, *escaped = NULL;
+	va_list arguments;
+
+	va_start(arguments, format);
+	if (vasprintf(&text, format, arguments) < 0)
+		text = NULL;
+	va_end(arguments);
+	if (text)
+		escaped = text_escape(text, false);
+	fprintf(stderr, "readyctl: %s\n", escaped ? escaped : "out of memory");
+}
+
+static int connect_daemon(const struct ctl *ctl, struct readyd **ret, char **ret_sentence)
+{
+	struct readyd_options options = {
+		.size = sizeof(options),
+		.socket = ctl->socket,
+		.flags = ctl->given & CTL_PRIVATE ? READYD_PRIVATE_IF_NEEDED : 0,
+	};
+
+	return readyd_connect(&options, ret, ret_sentence);
+}
+
+int ctl_try_connect(const struct ctl *ctl, struct readyd **ret)
+{
+	return connect_daemon(ctl, ret, NULL);
+}
+
+static void complain_no_daemon(const struct ctl *ctl)
+{
+	static const char advice[] = "start one with 'systemctl start readyd.socket', or for this "
+				     "user alone with 'readyd --private'";
+	const char *named = secure_getenv("READYD_SOCKET");
+	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
+
+	if (ctl->socket)
+		ctl_complain("no daemon answers on %s; %s", ctl->socket, advice);
+	else if (named && *named)
+		ctl_complain("no daemon answers on %s, which $READYD_SOCKET names; unset it, or %s",
+			     named, advice);
+	else if (runtime && *runtime)
+		ctl_complain(
+			"no daemon answers (tried %s/readyd/socket and /run/readyd/socket); %s",
+			runtime, advice);
+	else
+		ctl_complain("no daemon answers (tried /run/readyd/socket; $XDG_RUNTIME_DIR is not "
+			     "set); %s",
+			     advice);
+}
+
+int ctl_connect(const struct ctl *ctl, struct readyd **ret)
+{
+	ctl_string *sentence = NULL;
+	int error;
+
+	error = connect_daemon(ctl, ret, &sentence);
+	switch (error) {
+	case 0:
+		return CTL_DONE;
+	case -ENOENT:
+	case -ECONNREFUSED:
+		/* With --private it is the start of a daemon that failed, and the library knows why. */
+		if (ctl->given & CTL_PRIVATE && sentence)
+			ctl_complain("%s", sentence);
+		else
+			complain_no_daemon(ctl);
+		return CTL_NO_DAEMON;
+	case -EACCES:
+	case -EPERM:
+	case -EDQUOT:
+		ctl_complain("%s", sentence ? sentence : "the daemon refuses the connection");
+		return CTL_REFUSED;
+	default:
+		ctl_complain("%s", sentence ? sentence : strerror(-error));
+		return CTL_FAILED;
+	}
+}
+
+int ctl_request_failed(struct readyd *r, int error)
+{
+	ctl_complain("%s", readyd_last_error(r));
+	switch (error) {
+	case -ENOENT:
+	case -EACCES:
+	case -EPERM:
+	case -EDQUOT:
+		return CTL_REFUSED;
+	default:
+		return CTL_FAILED;
+	}
+}
