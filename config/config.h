@@ -64,15 +64,15 @@ struct config_override {
 
 /* The system's hard limits, from which defaults are computed. */
 struct config_hard {
-	uint64_t nofile; /* RLIMIT_NOFILE, hard */
+	uint64_t nofile;           /* RLIMIT_NOFILE, hard */
 	uint64_t max_user_watches; /* /proc/sys/fs/epoll/max_user_watches; 0: unknown */
 };
 
 struct config {
-	char *socket; /* absolute path; NULL: the default of the caller */
+	char *socket;  /* absolute path; NULL: the default of the caller */
 	char *backend; /* "epoll" or "poll" */
 	enum config_log_level log_level;
-	uint64_t reserve_fds; /* kept free in the daemon */
+	uint64_t reserve_fds;  /* kept free in the daemon */
 	int64_t hello_timeout; /* ns that a connection has for its HELLO */
 	struct config_limits limits;
 	struct config_override *overrides;
@@ -80,7 +80,7 @@ struct config {
 	struct config_who_list connect; /* who may connect; not set: who can open the socket */
 	struct config_who_list inspect; /* who sees all users' rows; not set: root and own uid */
 	struct config_who_list trusted; /* whose fds the loop closes itself */
-	struct config_who_list ttys; /* who may watch ttys, other sockets and other devices */
+	struct config_who_list ttys;    /* who may watch ttys, other sockets and other devices */
 };
 
 /* One fault of a file. */

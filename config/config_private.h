@@ -44,10 +44,10 @@ enum config_node_kind {
 
 struct config_node {
 	enum config_node_kind kind;
-	bool quoted; /* of a scalar */
-	char *text; /* of a scalar; without NUL inside */
+	bool quoted;               /* of a scalar */
+	char *text;                /* of a scalar; without NUL inside */
 	struct config_node *items; /* of a list; of a map key, value, key, value, ... */
-	size_t n; /* number of items */
+	size_t n;                  /* number of items */
 	unsigned line, column;
 };
 

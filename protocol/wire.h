@@ -102,28 +102,30 @@ struct wire_header {
 /* Error numbers: the specification's own, each with what to change (PROTOCOL.md, Values). */
 enum wire_error {
 	WIRE_OK = 0,
-	WIRE_E_PROTOCOL = 1,         /* malformed: unknown type, length, flag, reserved field */
-	WIRE_E_VERSION = 2,          /* no common protocol version */
-	WIRE_E_BYTE_ORDER = 3,       /* HELLO's magic in another byte order */
-	WIRE_E_NOT_FOUND = 4,        /* no watch, timer, session or park of that id */
-	WIRE_E_EXISTS = 5,           /* the id, name or token is in use */
-	WIRE_E_STALE = 6,            /* the id is live with another generation */
-	WIRE_E_INVALID = 7,          /* a field's value makes no sense here */
-	WIRE_E_BUSY = 8,             /* the slot has a waiter, or its completion is not sent yet */
-	WIRE_E_ALREADY = 9,          /* UNWAIT came too late: the entry comes */
-	WIRE_E_CLOSING = 10,         /* the watch was evicted */
-	WIRE_E_TIMEOUT = 11,         /* the slot's deadline has passed */
-	WIRE_E_NOT_POLLABLE = 12,    /* the kernel cannot poll this fd (EPERM), or its last event was a bare error */
-	WIRE_E_BAD_FD = 13,          /* the record's fd is missing or no open file */
-	WIRE_E_TOO_MANY_FDS = 14,    /* the daemon had no fd slot for it */
-	WIRE_E_SURPLUS_FDS = 15,     /* more fds than records that take one: fatal */
-	WIRE_E_NO_RESOURCES = 16,    /* memory or kernel watches ran out: try again */
-	WIRE_E_QUOTA = 17,           /* a limit of this uid; `detail` is an enum wire_quota */
-	WIRE_E_ACCESS = 18,          /* no right to do this */
-	WIRE_E_KIND = 19,            /* fds of this kind are not admitted */
-	WIRE_E_POLL_DESCRIPTOR = 20, /* one of the daemon's own descriptions, or a connection to it */
-	WIRE_E_NO_LANE = 21,         /* this description is watched under all lanes already */
-	WIRE_E_SHARED = 22,          /* this description is watched by as many sessions as the kernel lets */
+	WIRE_E_PROTOCOL = 1,   /* malformed: unknown type, length, flag, reserved field */
+	WIRE_E_VERSION = 2,    /* no common protocol version */
+	WIRE_E_BYTE_ORDER = 3, /* HELLO's magic in another byte order */
+	WIRE_E_NOT_FOUND = 4,  /* no watch, timer, session or park of that id */
+	WIRE_E_EXISTS = 5,     /* the id, name or token is in use */
+	WIRE_E_STALE = 6,      /* the id is live with another generation */
+	WIRE_E_INVALID = 7,    /* a field's value makes no sense here */
+	WIRE_E_BUSY = 8,       /* the slot has a waiter, or its completion is not sent yet */
+	WIRE_E_ALREADY = 9,    /* UNWAIT came too late: the entry comes */
+	WIRE_E_CLOSING = 10,   /* the watch was evicted */
+	WIRE_E_TIMEOUT = 11,   /* the slot's deadline has passed */
+	WIRE_E_NOT_POLLABLE =
+		12, /* the kernel cannot poll this fd (EPERM), or its last event was a bare error */
+	WIRE_E_BAD_FD = 13,       /* the record's fd is missing or no open file */
+	WIRE_E_TOO_MANY_FDS = 14, /* the daemon had no fd slot for it */
+	WIRE_E_SURPLUS_FDS = 15,  /* more fds than records that take one: fatal */
+	WIRE_E_NO_RESOURCES = 16, /* memory or kernel watches ran out: try again */
+	WIRE_E_QUOTA = 17,        /* a limit of this uid; `detail` is an enum wire_quota */
+	WIRE_E_ACCESS = 18,       /* no right to do this */
+	WIRE_E_KIND = 19,         /* fds of this kind are not admitted */
+	WIRE_E_POLL_DESCRIPTOR =
+		20,          /* one of the daemon's own descriptions, or a connection to it */
+	WIRE_E_NO_LANE = 21, /* this description is watched under all lanes already */
+	WIRE_E_SHARED = 22, /* this description is watched by as many sessions as the kernel lets */
 	WIRE_E_NOT_SUPPORTED = 23,   /* the daemon's backend cannot: see WELCOME's features */
 	WIRE_E_NOT_IMPLEMENTED = 24, /* this version of the daemon does not know how */
 	WIRE_E_SHUTDOWN = 25,        /* the daemon is ending: fatal */
@@ -176,11 +178,11 @@ struct wire_hello { /* HELLO: 1 record; tail: names of wanted features, separate
 	uint32_t magic;
 	uint16_t lowest;
 	uint16_t highest;
-	uint8_t handle[WIRE_TOKEN_SIZE]; /* who speaks: drawn at random for each handle, anew after fork */
+	uint8_t handle[WIRE_TOKEN_SIZE]; /* who speaks: random, anew after fork */
 	uint64_t reserved;
 };
 
-struct wire_break { /* BREAK: wakes the poll of a session */
+struct wire_break {       /* BREAK: wakes the poll of a session */
 	uint64_t session; /* 0: one's own */
 };
 
@@ -226,7 +228,7 @@ enum wire_time_flag {
 };
 
 struct wire_deadline { /* DEADLINE */
-	int64_t when; /* ns of the daemon's CLOCK_MONOTONIC. absolute: 0 none, < 0 expired */
+	int64_t when;  /* ns of the daemon's CLOCK_MONOTONIC. absolute: 0 none, < 0 expired */
 	uint32_t id;
 	uint32_t gen;
 	uint16_t directions; /* enum wire_direction, not 0 */
@@ -251,10 +253,11 @@ struct wire_timer_stop { /* TIMER_STOP */
 };
 
 enum wire_park_flag {
-	WIRE_PARK_DURABLE = 0x1,       /* survives the death of the whole service */
-	WIRE_PARK_HOLD_ONLY = 0x2,     /* the fd need not be pollable: it is held, and never ready */
-	WIRE_PARK_RELATIVE = 0x4,      /* `deadline` is added to the daemon's clock at arrival */
-	WIRE_PARK_DEADLINE_HAND = 0x8, /* at the deadline hand it out, marked; else shut down and close */
+	WIRE_PARK_DURABLE = 0x1,   /* survives the death of the whole service */
+	WIRE_PARK_HOLD_ONLY = 0x2, /* the fd need not be pollable: it is held, and never ready */
+	WIRE_PARK_RELATIVE = 0x4,  /* `deadline` is added to the daemon's clock at arrival */
+	WIRE_PARK_DEADLINE_HAND =
+		0x8, /* at the deadline hand it out, marked; else shut down and close */
 };
 
 struct wire_park { /* PARK: 1 record, 1 fd; tail: name, group, note, local address, peer address */
@@ -297,12 +300,12 @@ struct wire_held { /* ACKNOWLEDGE, HELD */
 	uint32_t reserved;
 };
 
-struct wire_attach { /* ATTACH, DETACH: 1 record; tail: group */
+struct wire_attach {       /* ATTACH, DETACH: 1 record; tail: group */
 	uint32_t capacity; /* ATTACH: hand-outs that this worker takes at once */
 	uint32_t group_length;
 };
 
-struct wire_list { /* LIST_*: 1 record. Rows come in the daemon's own order */
+struct wire_list {        /* LIST_*: 1 record. Rows come in the daemon's own order */
 	uint64_t cursor;  /* 0: from the start; else the last row's cursor */
 	uint64_t session; /* 0: all */
 	uint32_t uid;     /* UINT32_MAX: all that the asker may see */
@@ -311,7 +314,7 @@ struct wire_list { /* LIST_*: 1 record. Rows come in the daemon's own order */
 	uint32_t limit;   /* rows in the reply at most; 0: as many as fit */
 };
 
-struct wire_monitor { /* MONITOR: 1 record */
+struct wire_monitor {    /* MONITOR: 1 record */
 	uint64_t events; /* mask */
 	uint64_t session;
 	uint32_t uid;
@@ -378,15 +381,15 @@ struct wire_break_entry {
 struct wire_answer {
 	uint8_t kind; /* WIRE_RECORD_ANSWER */
 	uint8_t reserved;
-	uint16_t error;  /* WIRE_OK if no record was refused, else the first refusal's */
-	uint32_t serial; /* of the request */
-	uint32_t failed; /* refused records; each has a FAILURE before this answer */
+	uint16_t error;   /* WIRE_OK if no record was refused, else the first refusal's */
+	uint32_t serial;  /* of the request */
+	uint32_t failed;  /* refused records; each has a FAILURE before this answer */
 	uint32_t request; /* the request's type */
-	uint64_t value;  /* see the request */
+	uint64_t value;   /* see the request */
 };
 
 struct wire_failure {
-	uint8_t kind; /* WIRE_RECORD_FAILURE */
+	uint8_t kind;      /* WIRE_RECORD_FAILURE */
 	uint8_t direction; /* where one direction was the cause, else 0 */
 	uint16_t error;
 	uint32_t serial; /* of the request */
@@ -398,9 +401,9 @@ struct wire_failure {
 };
 
 struct wire_error_record { /* ERROR: 1 record; tail: a sentence for people. The connection ends */
-	uint32_t error;  /* enum wire_error */
-	uint32_t serial; /* of the request at fault, or 0 */
-	uint32_t detail; /* as in FAILURE */
+	uint32_t error;    /* enum wire_error */
+	uint32_t serial;   /* of the request at fault, or 0 */
+	uint32_t detail;   /* as in FAILURE */
 	uint32_t value;
 };
 
@@ -433,16 +436,16 @@ struct wire_status { /* STATUS: 1 record; tail: version, backend, socket, each e
 	uint64_t overdue;   /* slots and timers whose time came and whose entry is not sent */
 	uint64_t fds;       /* open in the daemon */
 	uint64_t fds_max;
-	uint64_t turns; /* counters since the start */
-	uint64_t events; /* taken from the kernel */
-	uint64_t entries; /* sent */
-	uint64_t messages; /* READY messages that carried entries */
+	uint64_t turns;     /* counters since the start */
+	uint64_t events;    /* taken from the kernel */
+	uint64_t entries;   /* sent */
+	uint64_t messages;  /* READY messages that carried entries */
 	uint64_t coalesced; /* edges merged into an unsent entry */
-	uint64_t stale; /* events of dead registrations, dropped */
+	uint64_t stale;     /* events of dead registrations, dropped */
 	uint64_t breaks;
 	uint64_t accepted;
-	uint64_t refused;  /* connections */
-	uint64_t failures; /* refused records */
+	uint64_t refused;      /* connections */
+	uint64_t failures;     /* refused records */
 	uint64_t turn_longest; /* ns, without the wait */
 };
 
@@ -487,8 +490,8 @@ struct wire_watch_row {
 	uint64_t cursor;
 	uint64_t session;
 	uint64_t cookie;
-	int64_t since;       /* ns, to about 0.15 s: watched */
-	int64_t read_since;  /* waiting since; 0: not waiting */
+	int64_t since;      /* ns, to about 0.15 s: watched */
+	int64_t read_since; /* waiting since; 0: not waiting */
 	int64_t write_since;
 	int64_t read_deadline; /* ns; 0 none, -1 expired */
 	int64_t write_deadline;
@@ -497,11 +500,11 @@ struct wire_watch_row {
 	uint32_t gen;
 	uint32_t pid;
 	uint32_t uid;
-	int32_t fd; /* the client's number, if told */
+	int32_t fd;   /* the client's number, if told */
 	uint8_t kind; /* enum wire_kind */
 	uint8_t interest;
 	uint8_t mode;
-	uint8_t lane; /* 0 where the backend has none */
+	uint8_t lane;       /* 0 where the backend has none */
 	uint8_t read_state; /* enum wire_slot_state */
 	uint8_t write_state;
 	uint8_t read_code; /* enum wire_code: unsent */
@@ -538,7 +541,7 @@ struct wire_view {
 	struct wire_header header;
 	const void *records;
 	const char *tail;
-	size_t size; /* bytes of the whole, with padding */
+	size_t size;    /* bytes of the whole, with padding */
 	unsigned n_fds; /* fds that its records take */
 };
 
@@ -565,8 +568,8 @@ const char *wire_quota_name(unsigned quota);
  * is a static sentence for people, and ret->header holds as much of the header as was there (else
  * zeros), so that an ERROR can name the serial.
  */
-enum wire_error wire_decode(const void *buffer, size_t size, bool from_client, struct wire_view *ret,
-                            const char **ret_reason);
+enum wire_error wire_decode(const void *buffer, size_t size, bool from_client,
+			    struct wire_view *ret, const char **ret_reason);
 
 /*
  * The same for a whole datagram of a client: all its requests, the number of fds that came with
@@ -575,7 +578,7 @@ enum wire_error wire_decode(const void *buffer, size_t size, bool from_client, s
  * WIRE_E_SURPLUS_FDS. An empty datagram is a fault.
  */
 enum wire_error wire_check_datagram(const void *buffer, size_t size, unsigned n_fds, bool greeted,
-                                    struct wire_view *ret_fault, const char **ret_reason);
+				    struct wire_view *ret_fault, const char **ret_reason);
 
 /*
  * Writes a message into `buffer`: header, count records copied from `records`, tail, padding.
@@ -583,7 +586,7 @@ enum wire_error wire_check_datagram(const void *buffer, size_t size, unsigned n_
  * `flags` as in the header.
  */
 size_t wire_encode(void *buffer, size_t size, unsigned type, unsigned flags, uint32_t serial,
-                   const void *records, size_t count, const void *tail, size_t tail_size);
+		   const void *records, size_t count, const void *tail, size_t tail_size);
 
 /* n rounded up to a multiple of 8. */
 static inline size_t wire_align(size_t n)

@@ -30,11 +30,11 @@ static inline int steal_fd(int *fd)
 
 #define CLEANUP_FD CLEANUP(cleanup_fd)
 #define CLEANUP_MEMORY CLEANUP(cleanup_memory)
-#define STEAL(pointer)                                                                             \
-	__extension__({                                                                            \
-		__typeof__(pointer) stolen_ = (pointer);                                           \
-		(pointer) = NULL;                                                                  \
-		stolen_;                                                                           \
+#define STEAL(pointer)                                   \
+	__extension__({                                  \
+		__typeof__(pointer) stolen_ = (pointer); \
+		(pointer) = NULL;                        \
+		stolen_;                                 \
 	})
 
 #endif

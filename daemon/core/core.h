@@ -79,10 +79,10 @@ struct core_options {
 /* Numbers of the whole core. Counters only grow. */
 struct core_stats {
 	uint64_t sessions, watches, timers; /* live */
-	uint64_t waiting; /* slots with a waiter */
-	uint64_t deadlines; /* slots with a pending deadline */
-	uint64_t ready; /* items and breaks with an unsent entry */
-	uint64_t overdue; /* items whose time came and whose entry is unsent */
+	uint64_t waiting;                   /* slots with a waiter */
+	uint64_t deadlines;                 /* slots with a pending deadline */
+	uint64_t ready;                     /* items and breaks with an unsent entry */
+	uint64_t overdue;                   /* items whose time came and whose entry is unsent */
 	uint64_t heap_nodes;
 	uint64_t heap_moves; /* counter: nodes put, moved or removed */
 	uint64_t events, entries, coalesced, stale, breaks; /* counters */
@@ -159,9 +159,9 @@ struct core_watch {
 	uint32_t gen;
 	uint64_t cookie;
 	uint8_t interest; /* enum core_direction */
-	uint8_t mode; /* enum core_mode */
-	uint8_t kind; /* kept for the inspection, opaque here */
-	int32_t fd; /* the same */
+	uint8_t mode;     /* enum core_mode */
+	uint8_t kind;     /* kept for the inspection, opaque here */
+	int32_t fd;       /* the same */
 };
 
 /*
@@ -265,9 +265,9 @@ enum core_slot_state {
 };
 
 struct core_slot_info {
-	uint8_t state; /* enum core_slot_state */
-	uint8_t code; /* unsent enum core_code bits */
-	int64_t since; /* waiting since, ns, to 2^27 ns; 0: not waiting */
+	uint8_t state;    /* enum core_slot_state */
+	uint8_t code;     /* unsent enum core_code bits */
+	int64_t since;    /* waiting since, ns, to 2^27 ns; 0: not waiting */
 	int64_t deadline; /* 0 none, -1 expired */
 };
 

@@ -17,8 +17,8 @@ enum {
 
 struct id_map {
 	uint32_t *buckets; /* first items; `small`, or allocated */
-	uint32_t mask; /* 2^n - 1; buckets 0 to mask + split are in use */
-	uint32_t split; /* the next to be split, <= mask */
+	uint32_t mask;     /* 2^n - 1; buckets 0 to mask + split are in use */
+	uint32_t split;    /* the next to be split, <= mask */
 	uint32_t room;
 	uint32_t count;
 	uint64_t seed;

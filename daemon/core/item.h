@@ -21,7 +21,7 @@ enum item_flags {
 	ITEM_CLOSING = 0x08,
 	ITEM_ERROR = 0x10, /* the last event was the bare error */
 	ITEM_TIMER = 0x20,
-	ITEM_LISTED = 0x40, /* on its session's ready-list */
+	ITEM_LISTED = 0x40,  /* on its session's ready-list */
 	ITEM_OVERDUE = 0x80, /* listed since its time came */
 };
 
@@ -46,7 +46,7 @@ struct item {
 	uint32_t gen;
 	uint32_t tag_gen;
 	uint32_t hash_next; /* in a chain of the id map, or of the free list */
-	uint32_t session; /* its number in the core's table; 0: free */
+	uint32_t session;   /* its number in the core's table; 0: free */
 	uint32_t ready_prev;
 	uint32_t ready_next;
 	/* A slot that waits: since when. A slot with an unsent timeout: the stamp of the deadline
@@ -57,7 +57,7 @@ struct item {
 	uint8_t flags;
 	uint8_t kind;
 	union {
-		uint32_t word; /* watch: the poller's */
+		uint32_t word;  /* watch: the poller's */
 		uint32_t count; /* timer: expirations not sent */
 	};
 	int32_t fd;
@@ -76,7 +76,7 @@ enum {
 struct item_table {
 	struct item **chunks;
 	uint32_t chunk_count;
-	uint32_t end; /* indexes from here on were never used */
+	uint32_t end;  /* indexes from here on were never used */
 	uint32_t free; /* first of the free list */
 	uint64_t live;
 };

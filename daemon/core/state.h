@@ -21,7 +21,7 @@ struct core {
 	struct timer_heap heap;
 	struct session_place *places; /* place 0 is none */
 	uint32_t place_room;
-	uint32_t place_end; /* places from here on were never used */
+	uint32_t place_end;  /* places from here on were never used */
 	uint32_t free_place; /* first of the free ones */
 	struct session *sessions;
 	struct session *ready_first; /* sessions with unsent entries, oldest first */
@@ -42,7 +42,7 @@ struct session {
 	uint32_t ready_head; /* items with unsent entries, oldest first */
 	uint32_t ready_tail;
 	bool broken; /* an unsent break */
-	bool held; /* left out of the core's ready sessions */
+	bool held;   /* left out of the core's ready sessions */
 	struct session_stats stats;
 };
 

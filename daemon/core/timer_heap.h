@@ -23,9 +23,9 @@ struct timer_heap {
 	uint32_t **positions; /* by ref, in blocks; 0: not in the heap */
 	uint32_t blocks;
 	uint32_t count; /* nodes in the heap */
-	uint32_t refs; /* reserved */
-	uint32_t seq; /* of the last set */
-	uint64_t room; /* for so many nodes */
+	uint32_t refs;  /* reserved */
+	uint32_t seq;   /* of the last set */
+	uint64_t room;  /* for so many nodes */
 	uint64_t moves; /* nodes put, moved or removed: one for each set and remove that did so */
 };
 

@@ -35,8 +35,8 @@ struct rights {
 	bool connect; /* may have a connection at all */
 	bool inspect; /* sees all users' rows */
 	bool trusted; /* the loop closes its fds itself */
-	bool ttys; /* may watch ttys, other sockets and other character devices */
-	bool manage; /* may break any session: root and the daemon's own uid */
+	bool ttys;    /* may watch ttys, other sockets and other character devices */
+	bool manage;  /* may break any session: root and the daemon's own uid */
 };
 
 struct accounts {

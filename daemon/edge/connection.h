@@ -20,7 +20,7 @@ struct connection {
 	struct rights rights;
 	struct account *account; /* NULL until admitted */
 	struct session *session; /* NULL until HELLO */
-	struct poller_set *set; /* NULL until HELLO */
+	struct poller_set *set;  /* NULL until HELLO */
 	int64_t since;
 	uint64_t number; /* the session's */
 	uint64_t requests;

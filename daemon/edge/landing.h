@@ -20,7 +20,7 @@ enum { LANDING_TRIES = 512 }; /* of EPOLL_CTL_ADD on other lanes, a datagram */
 struct landing {
 	int fds[WIRE_FDS_MAX]; /* -1: given away or lost */
 	unsigned n;
-	unsigned next; /* the first that no record took */
+	unsigned next;  /* the first that no record took */
 	unsigned tries; /* on other lanes */
 	bool truncated; /* the kernel had to drop some (MSG_CTRUNC) */
 };

@@ -11,7 +11,7 @@
 #include "log.h"
 
 struct listener {
-	int fd; /* -1: none */
+	int fd;                                                        /* -1: none */
 	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 2]; /* path, or @name */
 	struct sockaddr_un name;
 	socklen_t name_length;

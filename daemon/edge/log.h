@@ -21,22 +21,22 @@
 #define LOG_LINE_MAX 1024
 
 struct log {
-	int fd; /* where lines go; a close of it is not ours unless `own` */
-	bool own; /* fd was opened by log_init() */
-	bool socket; /* fd is a socket: send(2) can be told not to wait */
-	bool journal; /* lines begin with <N>, not with "readyd: warning: " */
-	bool torn; /* the last line was written in part */
+	int fd;                      /* where lines go; a close of it is not ours unless `own` */
+	bool own;                    /* fd was opened by log_init() */
+	bool socket;                 /* fd is a socket: send(2) can be told not to wait */
+	bool journal;                /* lines begin with <N>, not with "readyd: warning: " */
+	bool torn;                   /* the last line was written in part */
 	enum config_log_level level; /* what is less important is not written */
-	uint64_t dropped; /* lines lost since the last that was written */
+	uint64_t dropped;            /* lines lost since the last that was written */
 	uint64_t dropped_ever;
 };
 
 /* A place in the code, or a place and a user or connection, whose lines are limited. Zeroed at the
  * start; lives in the struct of whom it is about. */
 struct log_site {
-	int64_t since; /* start of the interval, ns */
+	int64_t since;  /* start of the interval, ns */
 	unsigned lines; /* written in it */
-	uint64_t more; /* not written */
+	uint64_t more;  /* not written */
 };
 
 #define LOG_SITE_LINES 5u

@@ -18,10 +18,10 @@
 struct request {
 	struct connection *c;
 	const struct wire_view *view;
-	unsigned index; /* of the record */
-	uint32_t failed; /* refused so far */
+	unsigned index;        /* of the record */
+	uint32_t failed;       /* refused so far */
 	enum wire_error first; /* refusal */
-	uint64_t value; /* of the answer */
+	uint64_t value;        /* of the answer */
 };
 
 /* What makes a record fail. */

@@ -29,7 +29,7 @@
 
 enum {
 	ACCEPTS_PER_TURN = 32,
-	PRIVATE_LINGER = 10, /* s that a private daemon stays when nobody is left */
+	PRIVATE_LINGER = 10,   /* s that a private daemon stays when nobody is left */
 	ACCEPT_PAUSE_MS = 100, /* without fds or memory */
 };
 

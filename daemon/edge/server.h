@@ -24,8 +24,8 @@ struct server;
 
 struct server_options {
 	struct config config; /* resolved; the server takes it over */
-	const char *socket; /* path; NULL with private_ */
-	bool private_; /* an autobound abstract address, this uid only */
+	const char *socket;   /* path; NULL with private_ */
+	bool private_;        /* an autobound abstract address, this uid only */
 	int starter; /* private: pidfd of the process to outlive by 10 s; or -1. Taken over */
 	struct log *log;
 };

@@ -47,8 +47,8 @@ struct server_buffers {
 	size_t control_size;
 	struct poller_event *events;
 	struct core_entry *entries; /* peeked */
-	uint8_t *ready; /* the READY message that is being made of them */
-	uint8_t *rows; /* of a list reply */
+	uint8_t *ready;             /* the READY message that is being made of them */
+	uint8_t *rows;              /* of a list reply */
 };
 
 /* Places of connections: the index and generation make the poller's tag. */
@@ -79,22 +79,22 @@ struct server {
 	uint64_t next_session;
 
 	struct connection_queue ungreeted; /* oldest first */
-	struct connection_queue readable; /* this turn: requests to read */
-	struct connection_queue answered; /* this turn: has messages in the outbox */
-	struct connection_queue ending; /* to be ended when the turn is over */
+	struct connection_queue readable;  /* this turn: requests to read */
+	struct connection_queue answered;  /* this turn: has messages in the outbox */
+	struct connection_queue ending;    /* to be ended when the turn is over */
 
 	int64_t now; /* of this turn */
 	int64_t started;
 	int64_t accept_again; /* paused for want of fds until then; 0: not paused */
-	int64_t idle_since; /* private: since when nobody is connected */
-	uint64_t base_fds; /* open at the start */
+	int64_t idle_since;   /* private: since when nobody is connected */
+	uint64_t base_fds;    /* open at the start */
 	uint64_t max_fds;
 	uint32_t pid;
 	uid_t uid;
 	uid_t overflow_uid; /* what the kernel says of uids that are not mapped here */
 	bool private_;
 	bool unfinished; /* something is left to send at once: do not block */
-	int starter; /* pidfd, or -1 */
+	int starter;     /* pidfd, or -1 */
 };
 
 /* Tags of the daemon's own descriptors that are no connection. */
@@ -102,7 +102,7 @@ struct server {
 #define SERVER_TAG_STARTER UINT64_C(0xfffffffe)
 
 enum {
-	SERVER_EVENTS = 1024, /* of the kernel, a turn */
+	SERVER_EVENTS = 1024,         /* of the kernel, a turn */
 	SERVER_ROWS_SIZE = 48 * 1024, /* bytes of rows in one reply */
 };
 

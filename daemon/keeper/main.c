@@ -81,7 +81,7 @@ static void raise_nofile(void)
 /* Where what is wrong with a file is told. */
 struct complaints {
 	struct log *log; /* NULL: stderr, of which nothing may be lost */
-	char *first; /* the first of them, for whoever started us; or NULL */
+	char *first;     /* the first of them, for whoever started us; or NULL */
 };
 
 static void complain(struct complaints *to, const char *path, unsigned line, unsigned column,

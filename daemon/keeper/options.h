@@ -14,10 +14,10 @@
 
 struct options {
 	const char *config; /* the file to read; NULL: the default one, which may be missing */
-	bool check; /* say what is wrong with the file, and end */
+	bool check;         /* say what is wrong with the file, and end */
 	const char *socket; /* absolute path; NULL: not given */
-	bool private_; /* an abstract address, for this uid, until the starter has ended */
-	int ready_fd; /* -1: not given */
+	bool private_;      /* an abstract address, for this uid, until the starter has ended */
+	int ready_fd;       /* -1: not given */
 	bool log_level_set;
 	enum config_log_level log_level;
 	bool help, version; /* print and end; whatever followed was not looked at */

@@ -58,10 +58,10 @@ void fake_time(struct poller *p, int64_t now_ns);
 int64_t fake_now(const struct poller *p);
 
 /* What was asked of it. */
-int64_t fake_delta(const struct poller *p); /* of the last poll */
-uint64_t fake_polls(const struct poller *p); /* calls of poll */
-uint64_t fake_wakes(const struct poller *p); /* polls that consumed a break */
-uint64_t fake_arms(const struct poller *p, uint64_t tag); /* calls of arm; 0: unknown tag */
+int64_t fake_delta(const struct poller *p);                /* of the last poll */
+uint64_t fake_polls(const struct poller *p);               /* calls of poll */
+uint64_t fake_wakes(const struct poller *p);               /* polls that consumed a break */
+uint64_t fake_arms(const struct poller *p, uint64_t tag);  /* calls of arm; 0: unknown tag */
 unsigned fake_armed(const struct poller *p, uint64_t tag); /* directions armed now */
 unsigned fake_interest(const struct poller *p, uint64_t tag);
 size_t fake_registered(const struct poller *p); /* watches, dead ones included */

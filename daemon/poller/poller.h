@@ -37,15 +37,15 @@ enum poller_cap {
 enum poller_mask {
 	POLLER_READ = 0x1,
 	POLLER_WRITE = 0x2,
-	POLLER_ERROR = 0x4, /* watches: the event was the bare error bit and nothing else */
+	POLLER_ERROR = 0x4,  /* watches: the event was the bare error bit and nothing else */
 	POLLER_HANGUP = 0x8, /* own: the peer is gone (EPOLLHUP or EPOLLERR) */
 };
 
 struct poller_event {
 	uint64_t tag;
-	void *owner; /* of the watch's set; NULL for the daemon's own */
+	void *owner;   /* of the watch's set; NULL for the daemon's own */
 	uint32_t mask; /* enum poller_mask, never 0 */
-	bool watch; /* a watch's, not one of the daemon's own */
+	bool watch;    /* a watch's, not one of the daemon's own */
 };
 
 struct poller;
@@ -56,7 +56,7 @@ enum { POLLER_SET_BUDGET = 256 };
 
 struct poller_backend {
 	const char *name; /* as in the configuration: "epoll", "poll" */
-	uint32_t caps; /* enum poller_cap */
+	uint32_t caps;    /* enum poller_cap */
 
 	int (*init)(struct poller **ret);
 	struct poller *(*free)(struct poller *p);

@@ -21,8 +21,8 @@ struct env {
 	const char *socket;
 	const char *backend;
 	const char *vectors; /* folder of the protocol's example messages */
-	pid_t pid; /* the process that serves, as WELCOME says */
-	unsigned scale; /* slow machines: times are multiplied by this */
+	pid_t pid;           /* the process that serves, as WELCOME says */
+	unsigned scale;      /* slow machines: times are multiplied by this */
 	uint64_t seed;
 	bool full; /* the long tier */
 	bool weak, edge, stream;
@@ -33,7 +33,7 @@ struct item {
 	const char *name;
 	void (*run)(const struct env *e);
 	const char *poll_skip; /* why the poll(2) backend cannot; NULL: it can */
-	unsigned seconds; /* limit; 0: 60 */
+	unsigned seconds;      /* limit; 0: 60 */
 };
 
 struct item_list {
@@ -174,7 +174,7 @@ struct conn {
 	struct received *queue;
 	size_t first, n, capacity;
 	uint64_t sequence;
-	size_t messages; /* READY messages so far */
+	size_t messages;     /* READY messages so far */
 	size_t most_records; /* in one of them */
 
 	/* the last answer taken, and the failures before it */
@@ -284,15 +284,15 @@ struct received expect_entry_at(const char *file, int line, struct conn *c, cons
 void expect_nothing_at(const char *file, int line, struct conn *c);
 
 void pair_make(int *ret_a, int *ret_b);
-struct pair pair_new(struct conn *c); /* watched in wait mode, both directions */
+struct pair pair_new(struct conn *c);     /* watched in wait mode, both directions */
 struct pair pair_drained(struct conn *c); /* and its first write readiness consumed */
-struct pair pair_full(struct conn *c); /* and its send buffer filled: nothing is ready */
-void pair_close(struct pair *p); /* closes the fds only */
-void fill(int fd); /* writes until EAGAIN */
-size_t drain(int fd); /* reads until EAGAIN or the end; bytes */
-void put_bytes(int fd, size_t n); /* writes n bytes, all of them */
-int pipe_full(int *ret_reader); /* the write end of a full pipe */
-int event_new(void); /* an eventfd at 0 */
+struct pair pair_full(struct conn *c);    /* and its send buffer filled: nothing is ready */
+void pair_close(struct pair *p);          /* closes the fds only */
+void fill(int fd);                        /* writes until EAGAIN */
+size_t drain(int fd);                     /* reads until EAGAIN or the end; bytes */
+void put_bytes(int fd, size_t n);         /* writes n bytes, all of them */
+int pipe_full(int *ret_reader);           /* the write end of a full pipe */
+int event_new(void);                      /* an eventfd at 0 */
 void event_add(int fd);
 int *event_many(size_t n);
 

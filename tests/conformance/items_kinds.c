@@ -185,7 +185,7 @@ static void own_break_and_listener(const struct env *e)
 
 	if (e->weak)
 		CHECK(events >= 1); /* the break; a portable backend may use a pipe */
-	CHECK(sockets >= 2); /* the listener and a connection's end */
+	CHECK(sockets >= 2);        /* the listener and a connection's end */
 }
 
 static void harmful_kinds(const struct env *e)

@@ -26,13 +26,13 @@ enum {
 struct naive_slot {
 	bool latch;
 	bool waiting;
-	uint8_t code; /* unsent: one code; in stream mode a mask */
+	uint8_t code;   /* unsent: one code; in stream mode a mask */
 	uint16_t stamp; /* of the deadline that is set */
 	uint16_t sent_stamp;
 	int64_t deadline; /* 0 none, -1 expired */
-	int64_t node; /* the time at which it is looked at; not later than the deadline */
-	uint64_t armed; /* when that time was set, in order */
-	int64_t since; /* waiting since */
+	int64_t node;     /* the time at which it is looked at; not later than the deadline */
+	uint64_t armed;   /* when that time was set, in order */
+	int64_t since;    /* waiting since */
 };
 
 struct naive_watch {

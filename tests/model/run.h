@@ -40,7 +40,7 @@ struct run {
 	uint64_t stale[STALE_TAGS];
 	unsigned n_stale;
 	unsigned touched; /* mask of sessions: looked at after this step */
-	char text[256]; /* the call at hand */
+	char text[256];   /* the call at hand */
 };
 
 /* Tells what the call at hand is; with --trace also to stdout. */

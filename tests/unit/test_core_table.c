@@ -59,10 +59,10 @@ enum { NONE = 99 };
 
 struct cell {
 	int answer;
-	uint8_t code; /* unsent afterwards */
+	uint8_t code;  /* unsent afterwards */
 	uint8_t state; /* enum core_slot_state afterwards */
-	uint8_t next; /* once sent: what WAIT gets; 0: it waits */
-	uint8_t then; /* if that was timeout: what WAIT gets after DEADLINE 0 */
+	uint8_t next;  /* once sent: what WAIT gets; 0: it waits */
+	uint8_t then;  /* if that was timeout: what WAIT gets after DEADLINE 0 */
 };
 
 #define NO_CELL                  \

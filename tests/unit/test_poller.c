@@ -283,11 +283,11 @@ static void event_mapping_alone_and_in_pairs(void **state)
 		uint32_t bit;
 		bool read, write;
 	} table[] = {
-		{0x1, true, false}, /* IN */
-		{0x4, false, true}, /* OUT */
+		{0x1, true, false},    /* IN */
+		{0x4, false, true},    /* OUT */
 		{0x2000, true, false}, /* RDHUP */
-		{0x10, true, true}, /* HUP */
-		{0x8, true, true}, /* ERR */
+		{0x10, true, true},    /* HUP */
+		{0x8, true, true},     /* ERR */
 	};
 	struct fixture *t = *state;
 	struct watch w = watch_open(t, t->set, 9, BOTH);

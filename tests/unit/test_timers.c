@@ -122,7 +122,7 @@ static void ties_fire_in_order_of_arming(void **state)
 	fixture_deadline(f, 1, CORE_READ, when, 2); /* later: armed when the old time comes */
 	fixture_deadline(f, 2, CORE_READ, when, 1);
 	fixture_deadline(f, 4, CORE_READ, when, 2); /* earlier */
-	fixture_timer_at(f, 10, 2, when, 0); /* armed anew: last now */
+	fixture_timer_at(f, 10, 2, when, 0);        /* armed anew: last now */
 	fixture_advance(f, SECOND);
 	const uint32_t want[] = {3, 11, 2, 4, 10, 1};
 
