@@ -47,12 +47,13 @@ wait_for() {
 	done
 }
 
-say() {
-	printf '\n$ %s\n' "$*"
-	"$@"
-}
-
 readyctl=$top/build/client-lib/ctl/readyctl
+
+# show ARGUMENT...: readyctl, as a person would type it.
+show() {
+	printf '\n$ readyctl %s\n' "$*"
+	"$readyctl" "$@"
+}
 
 echo "Starting a private readyd, an echo server on it, and $connections connections to that."
 "$top/build/daemon/readyd" --private --ready-fd 3 3>"$work/ready" 2>"$work/readyd.log" &
@@ -73,12 +74,12 @@ load=$!
 exec 3>"$work/go"
 wait_for "$work/load.log" '^holding' $load
 
-say "$readyctl" status
+show status
 printf '\n$ readyctl list | head\n'
 "$readyctl" list >"$work/list"
 head -n 11 "$work/list"
 echo "... $(grep -c '/' "$work/list") watches in all"
-say "$readyctl" show "$(sed -n '3s/^ *\([^ ]*\).*/\1/p' "$work/list")"
+show show "$(sed -n '3s/^ *\([^ ]*\).*/\1/p' "$work/list")"
 
 exec 3>&-
 wait $load || { cat "$work/load.log" >&2; exit 1; }
