@@ -390,7 +390,7 @@ struct wire_answer {
 
 struct wire_failure {
 	uint8_t kind;      /* WIRE_RECORD_FAILURE */
-	uint8_t direction; /* where one direction was the cause, else 0 */
+	uint8_t direction; /* where the record asked for one alone, else 0 */
 	uint16_t error;
 	uint32_t serial; /* of the request */
 	uint32_t id;     /* of the record, where it has one */

@@ -17,6 +17,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "state.h"
@@ -116,7 +117,7 @@ bool core_event(struct core *c, uint64_t tag, unsigned directions, bool error)
 	return true;
 }
 
-void core_expire(struct core *c, int64_t now)
+bool core_expire_some(struct core *c, int64_t now, unsigned max)
 {
 	uint32_t ref;
 	int64_t when;
@@ -125,9 +126,19 @@ void core_expire(struct core *c, int64_t now)
 		unsigned side;
 		uint32_t index = item_of_ref(ref, &side);
 
+		if (max-- == 0)
+			return true;
+
 		if (item_is_timer(item_at(&c->items, index)))
 			timer_fire(c, index, now);
 		else
 			watch_expire(c, index, side, when);
 	}
+	return false;
+}
+
+void core_expire(struct core *c, int64_t now)
+{
+	while (core_expire_some(c, now, UINT_MAX))
+		;
 }

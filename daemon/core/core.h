@@ -74,6 +74,9 @@ struct core_options {
 	/* Level-triggered backend: readiness that nobody waits for is not latched (arm reports the
 	 * level), and stream mode is refused with -EOPNOTSUPP. */
 	bool level;
+	/* A secret of the caller's: ids are the clients' choice, and who knew how they are hashed could
+	 * make look-ups slow for all. */
+	uint64_t hash_key;
 };
 
 /* Numbers of the whole core. Counters only grow. */
@@ -255,6 +258,9 @@ bool core_event(struct core *c, uint64_t tag, unsigned directions, bool error);
  * that moved later counts as armed when its old time came. A time of INT64_MAX never fires. */
 void core_expire(struct core *c, int64_t now);
 
+/* The same, at most `max` of them, so that one turn stays bounded. true: there are more. */
+bool core_expire_some(struct core *c, int64_t now, unsigned max);
+
 /* ---- Inspection ---- */
 
 enum core_slot_state {
@@ -295,8 +301,15 @@ struct core_item_info {
 	uint32_t count; /* unsent */
 };
 
-/* The live item with the lowest position > *cursor; sets *cursor to its position. false: no more. */
+/* The live item with the lowest position > *cursor; sets *cursor to its position. false: no more.
+ * Any cursor is allowed. */
 bool core_next_item(const struct core *c, uint64_t *cursor, struct core_item_info *ret);
+
+/* The same, but no position above `last` is looked at; *cursor is then where the search ended: the
+ * table may have many free places. The highest position ever used. */
+bool core_next_item_until(const struct core *c, uint64_t *cursor, uint64_t last,
+			  struct core_item_info *ret);
+uint64_t core_last_item(const struct core *c);
 
 /* All invariants (heap order and positions, lists, counts, quotas' sums); aborts with a message
  * when one is broken. For tests and debug builds: O(everything). */

@@ -12,9 +12,10 @@
  * chains and tries again at the next put: that is why putting cannot fail. Large arrays are grown
  * by realloc(), which moves pages, not bytes; what is not in use yet is never touched.
  *
- * Ids are the client's choice. The hash is mixed with a seed of the session, so that a plain
- * pattern of ids makes no long chain; who works at it slows down its own session's look-ups. Most
- * clients count their ids up: sixteen neighbours share a cache line of buckets, one bucket each.
+ * Ids are the client's choice, and the loop that looks them up is everybody's. So the hash is mixed
+ * with a seed that comes from the core's secret key: who does not know it cannot choose ids that
+ * make a long chain. Most clients count their ids up: sixteen neighbours share a cache line of
+ * buckets, one bucket each.
  */
 #include "id_map.h"
 

@@ -58,16 +58,33 @@ static void fill(const struct core *c, const struct item *it, struct core_item_i
 	ret->error = it->flags & ITEM_ERROR;
 }
 
-bool core_next_item(const struct core *c, uint64_t *cursor, struct core_item_info *ret)
+uint64_t core_last_item(const struct core *c)
 {
-	for (uint64_t index = *cursor + 1; index < c->items.end; index++) {
-		const struct item *it = item_at(&c->items, (uint32_t)index);
+	return c->items.end > 0 ? c->items.end - 1 : 0;
+}
+
+bool core_next_item_until(const struct core *c, uint64_t *cursor, uint64_t last,
+			  struct core_item_info *ret)
+{
+	if (last > core_last_item(c))
+		last = core_last_item(c);
+	while (*cursor < last) {
+		const struct item *it = item_at(&c->items, (uint32_t)++ * cursor);
 
 		if (!it->session)
 			continue;
 		fill(c, it, ret);
-		*cursor = index;
 		return true;
 	}
 	return false;
+}
+
+bool core_next_item(const struct core *c, uint64_t *cursor, struct core_item_info *ret)
+{
+	uint64_t at = *cursor;
+
+	if (!core_next_item_until(c, &at, UINT64_MAX, ret))
+		return false;
+	*cursor = at;
+	return true;
 }

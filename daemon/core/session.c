@@ -77,8 +77,8 @@ int core_add_session(struct core *c, uint64_t number, void *owner, struct quota 
 	s->number = number;
 	s->owner = owner;
 	s->quota = quota;
-	id_map_init(&s->watches, 2 * number);
-	id_map_init(&s->timers, 2 * number + 1);
+	id_map_init(&s->watches, c->options.hash_key ^ 2 * number);
+	id_map_init(&s->timers, c->options.hash_key ^ (2 * number + 1));
 	s->next = c->sessions;
 	if (s->next)
 		s->next->prev = s;

@@ -19,11 +19,20 @@ void accounts_deinit(struct accounts *a)
 	assert(!a->tree);
 }
 
+void account_set_limits(struct account *account, const struct config *config,
+			const struct credentials *who)
+{
+	uint64_t limits[CONFIG_LIMITS];
+
+	config_limits_for(config, who->uid, who->gids, who->n_gids, limits);
+	for (int i = 0; i < QUOTA_MAX; i++)
+		account->quota.limit[i] = limits[i];
+}
+
 int accounts_get(struct accounts *a, const struct config *config, const struct credentials *who,
 		 struct account **ret)
 {
 	struct account wanted = {.uid = who->uid}, *account, **node;
-	uint64_t limits[CONFIG_LIMITS];
 
 	node = tfind(&wanted, &a->tree, compare);
 	account = node ? *node : NULL;
@@ -37,10 +46,7 @@ int accounts_get(struct accounts *a, const struct config *config, const struct c
 			return -ENOMEM;
 		}
 	}
-	/* at each connection: groups may differ between them, and a reload may have come */
-	config_limits_for(config, who->uid, who->gids, who->n_gids, limits);
-	for (int i = 0; i < QUOTA_MAX; i++)
-		account->quota.limit[i] = limits[i];
+	account_set_limits(account, config, who);
 	account->references++;
 	*ret = account;
 	return 0;
@@ -80,23 +86,25 @@ struct account *accounts_next(const struct accounts *a, int64_t after)
 	return search.found;
 }
 
-/* SO_PEERGROUPS says ERANGE, and how much it needs, when the buffer is short. */
+/* The primary group, then the supplementary ones. SO_PEERGROUPS says ERANGE, and how much it needs,
+ * when the buffer is short. */
 static int groups_of(int fd, struct credentials *who)
 {
 	socklen_t length = 0;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) == 0)
-		return 0;
-	if (errno == ENODATA)
-		return 0; /* root's sockets made by the kernel have none */
-	if (errno != ERANGE)
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &length) < 0 && errno != ERANGE &&
+	    errno != ENODATA) /* none */
 		return -errno;
-	who->gids = malloc(length);
+	who->gids = malloc(sizeof(gid_t) + length);
 	if (!who->gids)
 		return -ENOMEM;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, who->gids, &length) < 0)
+	who->gids[0] = who->gid;
+	who->n_gids = 1;
+	if (length == 0)
+		return 0;
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, who->gids + 1, &length) < 0)
 		return -errno;
-	who->n_gids = length / sizeof(gid_t);
+	who->n_gids += length / sizeof(gid_t);
 	return 0;
 }
 
@@ -130,8 +138,7 @@ void credentials_clear(struct credentials *who)
 
 static bool names(const struct config_who_list *list, const struct credentials *who)
 {
-	return config_list_has(list, who->uid, who->gids, who->n_gids) ||
-	       config_list_has(list, who->uid, &who->gid, 1);
+	return config_list_has(list, who->uid, who->gids, who->n_gids);
 }
 
 void rights_of(const struct config *config, const struct credentials *who, uid_t own, bool private_,

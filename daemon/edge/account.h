@@ -20,6 +20,7 @@ struct account {
 	struct quota quota;
 	uid_t uid;
 	unsigned references;
+	uint64_t backlog; /* bytes of answers that its connections did not read */
 };
 
 /* Who connected, as the kernel said at accept. */
@@ -28,7 +29,7 @@ struct credentials {
 	uid_t uid;
 	gid_t gid;
 	size_t n_gids;
-	gid_t *gids; /* the supplementary ones */
+	gid_t *gids; /* all of them, the primary one first */
 };
 
 struct rights {
@@ -51,6 +52,11 @@ void accounts_deinit(struct accounts *a);
  */
 int accounts_get(struct accounts *a, const struct config *config, const struct credentials *who,
 		 struct account **ret);
+
+/* Limits as the configuration says for this uid in these groups: at each of its connections, since
+ * groups may differ between them, and after a reload. */
+void account_set_limits(struct account *account, const struct config *config,
+			const struct credentials *who);
 
 /* Gives a reference back; the account ends with the last. Nothing may be charged to it then. */
 void accounts_put(struct accounts *a, struct account *account);

@@ -143,27 +143,46 @@ static bool is_own_socket(const struct admission *a, int fd)
 	       same_address(a, &address, length);
 }
 
-static bool is_own(const struct admission *a, int fd, enum wire_kind kind)
+/* An epoll is compared with those of all sessions, so only one in a datagram is. */
+static bool is_own_epoll(struct admission *a, int fd)
+{
+	if (a->compared)
+		return poller_is_central(a->poller, fd) > 0;
+	a->compared = true;
+	return poller_is_poll_descriptor(a->poller, fd) > 0;
+}
+
+static bool is_own(struct admission *a, int fd, enum wire_kind kind)
 {
 	switch (kind) {
 	case WIRE_KIND_UNIX:
 		return is_own_socket(a, fd);
 	case WIRE_KIND_EVENTFD:
 	case WIRE_KIND_PIPE:
+		return poller_is_central(a->poller, fd) > 0;
 	case WIRE_KIND_EPOLL:
-		return poller_is_poll_descriptor(a->poller, fd) > 0;
+		return is_own_epoll(a, fd);
 	default:
 		return false;
 	}
 }
 
-bool admission_is_own(const struct admission *a, int fd)
+void admission_begin(struct admission *a)
 {
-	return is_own(a, fd, kind_of(fd));
+	a->compared = false;
 }
 
-enum wire_error admission_check(const struct admission *a, const struct admission_rights *rights,
-				int fd, enum wire_kind *ret_kind)
+int admission_is_own(struct admission *a, int fd)
+{
+	enum wire_kind kind = kind_of(fd);
+
+	if (kind == WIRE_KIND_EPOLL && a->compared)
+		return -EBUSY;
+	return is_own(a, fd, kind);
+}
+
+enum wire_error admission_check(struct admission *a, const struct admission_rights *rights, int fd,
+				enum wire_kind *ret_kind)
 {
 	enum wire_kind kind = kind_of(fd);
 

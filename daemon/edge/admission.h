@@ -21,6 +21,7 @@ struct admission {
 	struct poller *poller;
 	struct sockaddr_un address; /* of the listener: what its connections are known by */
 	socklen_t address_length;
+	bool compared; /* in this datagram an epoll was compared with those of all sessions */
 };
 
 /* How the owner of an fd is seen. */
@@ -33,10 +34,16 @@ struct admission_rights {
  * WIRE_E_NOT_POLLABLE (regular files and what epoll says EPERM to), WIRE_E_POLL_DESCRIPTOR (the
  * daemon's own, or a connection to it). *ret_kind is set in every case.
  */
-enum wire_error admission_check(const struct admission *a, const struct admission_rights *rights,
-				int fd, enum wire_kind *ret_kind);
+enum wire_error admission_check(struct admission *a, const struct admission_rights *rights, int fd,
+				enum wire_kind *ret_kind);
 
-/* Whether fd is one of the daemon's own descriptions, or an end of a connection to it. */
-bool admission_is_own(const struct admission *a, int fd);
+/* A new datagram is looked at. */
+void admission_begin(struct admission *a);
+
+/*
+ * 1 if fd is one of the daemon's own descriptions, or an end of a connection to it; else 0. -EBUSY:
+ * an epoll, and there was one in this datagram already: comparing costs a system call a session.
+ */
+int admission_is_own(struct admission *a, int fd);
 
 #endif

@@ -23,7 +23,18 @@
  * it. It is put on `ending` and freed when the turn is over.
  */
 
-enum { SENDS_PER_TURN = 4 }; /* of full ready-lists, so that one session cannot keep a turn */
+enum {
+	SENDS_PER_TURN = 4,     /* of full ready-lists, so that one session cannot keep a turn */
+	BACKLOG_MAX = 16 << 20, /* bytes of unread answers, a user */
+};
+
+static void drop_backlog(struct connection *c)
+{
+	if (!c->backlog)
+		return;
+	c->account->backlog -= c->backlog->size;
+	free(STEAL(c->backlog));
+}
 
 /* ---- Coming and going ---- */
 
@@ -49,17 +60,21 @@ void connection_fail(struct connection *c, enum wire_error error, uint32_t seria
 		    "uid %u pid %d session %llu: %s: %s; the connection is closed", c->who.uid,
 		    (int)c->who.pid, (unsigned long long)c->number, wire_error_text(error), text);
 	connection_add_message(c, WIRE_ERROR, 0, serial, &record, 1, text, strlen(text));
-	queue_ending(c);
+	connection_close(c);
 }
 
 /* A refusal before there is a connection: one attempt to say why. */
 static void refuse(struct server *s, int fd, const struct credentials *who, enum wire_error error,
-		   const char *text)
+		   uint64_t limit, const char *text)
 {
 	struct wire_error_record record = {.error = error};
 	uint64_t buffer[64];
 	size_t size;
 
+	if (error == WIRE_E_QUOTA) {
+		record.detail = WIRE_QUOTA_CONNECTIONS;
+		record.value = limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit;
+	}
 	s->stats.refused++;
 	log_limited(s->log, &s->sites.refused, s->now, CONFIG_LOG_WARNING,
 		    "uid %u pid %d is refused: %s", who->uid, (int)who->pid, text);
@@ -88,7 +103,8 @@ static enum wire_error admit(struct server *s, const struct credentials *who,
 	return WIRE_OK;
 }
 
-static enum wire_error charge(struct server *s, struct connection *c, const char **ret_text)
+static enum wire_error charge(struct server *s, struct connection *c, uint64_t *ret_limit,
+			      const char **ret_text)
 {
 	int r = accounts_get(&s->accounts, &s->config, &c->who, &c->account);
 
@@ -96,6 +112,7 @@ static enum wire_error charge(struct server *s, struct connection *c, const char
 		*ret_text = "the daemon is out of memory; try again";
 		return WIRE_E_NO_RESOURCES;
 	}
+	*ret_limit = c->account->quota.limit[QUOTA_CONNECTIONS];
 	if (!quota_charge(&c->account->quota, QUOTA_CONNECTIONS, 1)) {
 		accounts_put(&s->accounts, c->account);
 		c->account = NULL;
@@ -134,6 +151,7 @@ void connection_accept(struct server *s, int accepted)
 	struct credentials who = {0};
 	const char *text = NULL;
 	struct connection *c;
+	uint64_t limit = 0;
 	enum wire_error error;
 	struct rights rights;
 
@@ -154,12 +172,12 @@ void connection_accept(struct server *s, int accepted)
 		c->who = who;
 		c->rights = rights;
 		c->since = s->now;
-		error = charge(s, c, &text);
+		error = charge(s, c, &limit, &text);
 		if (error == WIRE_OK)
 			error = enter(s, c, &text);
 	}
 	if (error != WIRE_OK) {
-		refuse(s, fd, &who, error, text);
+		refuse(s, fd, &who, error, limit, text);
 		credentials_clear(&who);
 		free(c);
 		return;
@@ -180,6 +198,10 @@ void connection_free(struct connection *c)
 		  (unsigned long long)c->number);
 	if (!c->greeted)
 		TAILQ_REMOVE(&s->ungreeted, c, ungreeted);
+	if (c->in_readable)
+		TAILQ_REMOVE(&s->readable, c, readable);
+	if (c->in_answered)
+		TAILQ_REMOVE(&s->answered, c, answered);
 	/* out of the poller first: a copy elsewhere would keep a closed fd firing */
 	(void)poller_remove(s->poller, c->fd);
 	if (c->session)
@@ -192,6 +214,7 @@ void connection_free(struct connection *c)
 	}
 	(void)shutdown(c->fd, SHUT_RDWR);
 	(void)close(c->fd);
+	drop_backlog(c);
 	quota_give_back(&c->account->quota, QUOTA_CONNECTIONS, 1);
 	accounts_put(&s->accounts, c->account);
 	credentials_clear(&c->who);
@@ -199,7 +222,6 @@ void connection_free(struct connection *c)
 	s->stats.connections--;
 	if (s->stats.connections == 0)
 		s->idle_since = s->now;
-	free(c->backlog);
 	free(c);
 }
 
@@ -208,8 +230,12 @@ void connection_free(struct connection *c)
 /* Its peer cannot read any more: what is to be sent is dropped, what it sent is still read. */
 static void lose_peer(struct connection *c)
 {
+	if (c->peer_gone)
+		return;
 	c->peer_gone = true;
-	free(STEAL(c->backlog));
+	drop_backlog(c);
+	if (c->session)
+		session_hold(c->session, true); /* for good */
 	if (c->blocked) {
 		c->blocked = false;
 		(void)poller_modify(c->server->poller, c->fd, c->tag, POLLER_READ);
@@ -320,8 +346,10 @@ void connection_add_record(struct connection *c, const void *record)
 {
 	if (c->closing)
 		return;
-	outbox_add_record(&c->server->outbox, &c->chain, record);
-	queue_answered(c);
+	if (outbox_add_record(&c->server->outbox, &c->chain, record) < 0)
+		connection_close(c);
+	else
+		queue_answered(c);
 }
 
 void connection_add_message(struct connection *c, unsigned type, unsigned flags, uint32_t serial,
@@ -329,9 +357,11 @@ void connection_add_message(struct connection *c, unsigned type, unsigned flags,
 {
 	if (c->closing)
 		return;
-	outbox_add_message(&c->server->outbox, &c->chain, type, flags, serial, records, count, tail,
-			   tail_size);
-	queue_answered(c);
+	if (outbox_add_message(&c->server->outbox, &c->chain, type, flags, serial, records, count,
+			       tail, tail_size) < 0)
+		connection_close(c);
+	else
+		queue_answered(c);
 }
 
 /* 0, -EAGAIN, or -EPIPE: the peer is gone and nothing will be sent any more. */
@@ -346,9 +376,10 @@ static int send_vector(struct connection *c, struct iovec *iov, size_t n)
 			continue;
 		if (errno == EAGAIN)
 			return -EAGAIN;
-		if (errno == ENOBUFS || errno == ENOMEM)
-			return -EAGAIN; /* the kernel's memory: as a full socket */
-		lose_peer(c);
+		if (errno == EPIPE || errno == ECONNRESET)
+			lose_peer(c);
+		else
+			connection_close(c); /* for want of memory: it can come back later */
 		return -EPIPE;
 	}
 	return 0;
@@ -373,7 +404,7 @@ static int send_backlog(struct connection *c)
 			return r;
 		backlog_drop_next(c->backlog);
 	}
-	free(STEAL(c->backlog));
+	drop_backlog(c);
 	return 0;
 }
 
@@ -424,7 +455,7 @@ static int send_chain(struct connection *c)
 		const struct wire_header *header = (const void *)m->bytes;
 		bool last = m->next == 0;
 
-		if (last && header->type == WIRE_READY && c->session)
+		if (last && header->type == WIRE_READY && c->session && !c->closing)
 			r = send_with_entries(c, m);
 		else
 			r = send_bytes(c, m->bytes, m->size);
@@ -465,12 +496,29 @@ static int send_entries(struct connection *c)
 	return 0;
 }
 
+/* Answers that a client asked for and does not read are its own memory: bounded for its user. */
+static bool save(struct connection *c)
+{
+	assert(!c->backlog);
+	if (outbox_save(&c->server->outbox, &c->chain, &c->backlog) < 0)
+		return false;
+	c->account->backlog += c->backlog->size;
+	if (c->account->backlog <= BACKLOG_MAX)
+		return true;
+	log_limited(
+		c->server->log, &c->server->sites.protocol, c->server->now, CONFIG_LOG_WARNING,
+		"uid %u pid %d session %llu asks and does not read the answers: more than %d MiB "
+		"are kept for this user; the connection is closed",
+		c->who.uid, (int)c->who.pid, (unsigned long long)c->number, BACKLOG_MAX >> 20);
+	return false;
+}
+
 /* The socket is full: keep what was to be said, and stop reading requests until it is gone. */
 static void block(struct connection *c)
 {
 	struct server *s = c->server;
 
-	if (c->chain.first && outbox_save(&s->outbox, &c->chain, &c->backlog) < 0) {
+	if (c->chain.first && !save(c)) {
 		connection_close(c);
 		return;
 	}
@@ -503,11 +551,25 @@ void connection_send(struct connection *c)
 	r = send_backlog(c);
 	if (r == 0)
 		r = send_chain(c);
-	if (r == 0)
-		r = send_entries(c);
+	if (r == 0 && !c->closing)
+		r = send_entries(c); /* an ERROR is the last message */
 	if (r == -EAGAIN)
 		block(c);
 	else if (r == 0 && c->blocked)
 		unblock(c);
 	c->chain = (struct outbox_chain){0};
+}
+
+void connection_shutdown(struct connection *c)
+{
+	static const char text[] = "the daemon is ending";
+	struct wire_error_record record = {.error = WIRE_E_SHUTDOWN};
+	uint64_t buffer[16];
+	size_t size = wire_encode(buffer, sizeof(buffer), WIRE_ERROR, 0, 0, &record, 1, text,
+				  strlen(text));
+
+	/* not into the middle of what a full socket still owes */
+	if (!c->backlog)
+		(void)send_bytes(c, buffer, size);
+	connection_free(c);
 }

@@ -59,6 +59,9 @@ void connection_fail(struct connection *c, enum wire_error error, uint32_t seria
 /* Has it ended with the turn. */
 void connection_close(struct connection *c);
 
+/* The daemon ends: says so, as far as the socket takes it, and ends the connection now. */
+void connection_shutdown(struct connection *c);
+
 /* Ends it now: session, watches, fds and charges are gone. */
 void connection_free(struct connection *c);
 

@@ -9,11 +9,11 @@
  * row carries a cursor, and the next request names the last one. Rows of another user are shown to
  * those who may inspect; to all others they do not exist.
  *
- * A reply looks at a bounded number of items. Where that ends between two rows that fit, a row of
+ * A reply looks at a bounded number of places. Where none of them had a row to show, a row of
  * session 0 carries nothing but the cursor.
  */
 
-enum { SCAN_MAX = 8192 }; /* items that one reply looks at */
+enum { SCAN_MAX = 16384 }; /* places of the table that one reply looks at */
 
 /* A reply that is being filled. */
 struct rows {
@@ -191,61 +191,59 @@ static bool wanted(const struct rows *rows, const struct core_item_info *item, b
 	       (rows->filter->id == 0 || rows->filter->id == item->id);
 }
 
-static void list_watches(struct rows *rows)
+static void add_watch(struct rows *rows, struct wire_watch_row *row,
+		      const struct core_item_info *item, uint64_t cursor)
 {
-	const struct server *s = rows->c->server;
-	uint64_t cursor = rows->filter->cursor;
-	struct core_item_info item;
+	const struct connection *owner = session_owner(item->session);
 
-	for (unsigned looked = 0; core_next_item(s->core, &cursor, &item); looked++) {
-		const struct connection *owner = session_owner(item.session);
-		struct wire_watch_row *row;
-
-		if (looked < SCAN_MAX && !wanted(rows, &item, false))
-			continue;
-		row = next_row(rows);
-		if (!row)
-			return;
-		row->cursor = cursor;
-		if (looked == SCAN_MAX) {
-			rows->more = true;
-			row->cursor = cursor - 1; /* this one was not looked at */
-			return;
-		}
-		fill_watch(row, &item);
-		row->session = owner->number;
-		row->pid = (uint32_t)owner->who.pid;
-		row->uid = owner->who.uid;
-		if (poller_caps(s->poller) & POLLER_WEAK)
-			row->lane = (uint8_t)item.word;
-	}
+	fill_watch(row, item);
+	row->cursor = cursor;
+	row->session = owner->number;
+	row->pid = (uint32_t)owner->who.pid;
+	row->uid = owner->who.uid;
+	if (poller_caps(rows->c->server->poller) & POLLER_WEAK)
+		row->lane = (uint8_t)item->word;
 }
 
-static void list_timers(struct rows *rows)
+static void add_timer(struct wire_timer_row *row, const struct core_item_info *item,
+		      uint64_t cursor)
 {
-	uint64_t cursor = rows->filter->cursor;
+	const struct connection *owner = session_owner(item->session);
+
+	fill_timer(row, item);
+	row->cursor = cursor;
+	row->session = owner->number;
+	row->pid = (uint32_t)owner->who.pid;
+	row->uid = owner->who.uid;
+}
+
+static void list_items(struct rows *rows, bool timers)
+{
+	const struct core *core = rows->c->server->core;
+	uint64_t cursor = rows->filter->cursor, last = core_last_item(core);
 	struct core_item_info item;
+	uint64_t *row;
 
-	for (unsigned looked = 0; core_next_item(rows->c->server->core, &cursor, &item); looked++) {
-		const struct connection *owner = session_owner(item.session);
-		struct wire_timer_row *row;
-
-		if (looked < SCAN_MAX && !wanted(rows, &item, true))
+	if (cursor < last && last - cursor > SCAN_MAX)
+		last = cursor + SCAN_MAX;
+	while (core_next_item_until(core, &cursor, last, &item)) {
+		if (!wanted(rows, &item, timers))
 			continue;
 		row = next_row(rows);
 		if (!row)
 			return;
-		row->cursor = cursor;
-		if (looked == SCAN_MAX) {
-			rows->more = true;
-			row->cursor = cursor - 1;
-			return;
-		}
-		fill_timer(row, &item);
-		row->session = owner->number;
-		row->pid = (uint32_t)owner->who.pid;
-		row->uid = owner->who.uid;
+		if (timers)
+			add_timer((void *)row, &item, cursor);
+		else
+			add_watch(rows, (void *)row, &item, cursor);
 	}
+	if (last >= core_last_item(core))
+		return;
+	rows->more = true;
+	if (rows->n > 0)
+		return; /* the last row's cursor does */
+	row = next_row(rows);
+	row[0] = last; /* cursor is every row's first field */
 }
 
 /* The cursor is (uid << 8 | kind) + 1: an account's rows may be split between replies. */
@@ -313,10 +311,10 @@ void inspect_list(struct connection *c, const struct wire_view *request)
 		list_sessions(&rows);
 		break;
 	case WIRE_LIST_WATCHES:
-		list_watches(&rows);
+		list_items(&rows, false);
 		break;
 	case WIRE_LIST_TIMERS:
-		list_timers(&rows);
+		list_items(&rows, true);
 		break;
 	default:
 		list_quotas(&rows);

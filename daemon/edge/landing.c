@@ -57,7 +57,7 @@ void landing_clear(struct landing *l)
 	for (unsigned i = 0; i < l->n; i++)
 		if (l->fds[i] > FD_ZONE_LAST)
 			(void)close(l->fds[i]);
-	(void)close_range(FD_ZONE_FIRST, FD_ZONE_LAST, 0);
+	fd_zone_unplug();
 	l->n = 0;
 }
 

@@ -43,14 +43,16 @@ static int new_socket(struct log *log)
 
 static int start(struct listener *l, struct log *log)
 {
-	l->name_length = sizeof(l->name);
+	socklen_t length = sizeof(l->name);
+
 	if (listen(l->fd, BACKLOG) < 0 ||
-	    getsockname(l->fd, (struct sockaddr *)&l->name, &l->name_length) < 0) {
+	    getsockname(l->fd, (struct sockaddr *)&l->name, &length) < 0) {
 		int r = -errno;
 
 		log_error(log, "cannot listen on %s: %s", l->address, strerror(-r));
 		return r;
 	}
+	l->name_length = length;
 	return 0;
 }
 

@@ -9,7 +9,7 @@
 /*
  * Requests of one connection are applied together, so its messages lie one after the other and
  * only the area's last message can grow. The caller keeps OUTBOX_ROOM free before it applies a
- * datagram: nothing here can fail for want of room.
+ * datagram, which is as much as that can need.
  */
 
 enum { RECORD = sizeof(struct wire_entry) };
@@ -47,46 +47,48 @@ void outbox_drop_first(struct outbox *o, struct outbox_chain *chain)
 		chain->last = 0;
 }
 
-static struct outbox_message *append(struct outbox *o, struct outbox_chain *chain)
+static void append(struct outbox *o, struct outbox_chain *chain, struct outbox_message *m)
 {
-	struct outbox_message *m = at(o, o->used);
-
 	m->next = 0;
 	if (chain->last)
 		at(o, chain->last)->next = o->used;
 	else
 		chain->first = o->used;
 	chain->last = o->used;
-	return m;
-}
-
-void outbox_add_message(struct outbox *o, struct outbox_chain *chain, unsigned type, unsigned flags,
-			uint32_t serial, const void *records, size_t count, const void *tail,
-			size_t tail_size)
-{
-	struct outbox_message *m = append(o, chain);
-	size_t room = OUTBOX_SIZE - o->used - sizeof(*m);
-
-	m->size = wire_encode(m->bytes, room, type, flags, serial, records, count, tail, tail_size);
-	assert(m->size > 0);
 	o->used += sizeof(*m) + wire_align(m->size);
 }
 
-void outbox_add_record(struct outbox *o, struct outbox_chain *chain, const void *record)
+int outbox_add_message(struct outbox *o, struct outbox_chain *chain, unsigned type, unsigned flags,
+		       uint32_t serial, const void *records, size_t count, const void *tail,
+		       size_t tail_size)
+{
+	struct outbox_message *m = at(o, o->used);
+
+	if (OUTBOX_SIZE - o->used < sizeof(*m))
+		return -ENOBUFS;
+	m->size = wire_encode(m->bytes, OUTBOX_SIZE - o->used - sizeof(*m), type, flags, serial,
+			      records, count, tail, tail_size);
+	if (m->size == 0)
+		return -ENOBUFS;
+	append(o, chain, m);
+	return 0;
+}
+
+int outbox_add_record(struct outbox *o, struct outbox_chain *chain, const void *record)
 {
 	struct outbox_message *m = chain->last ? at(o, chain->last) : NULL;
 	struct wire_header *header = m ? (struct wire_header *)(void *)m->bytes : NULL;
 
-	if (!m || header->type != WIRE_READY || header->count == WIRE_RECORDS_MAX) {
-		outbox_add_message(o, chain, WIRE_READY, 0, 0, record, 1, NULL, 0);
-		return;
-	}
+	if (!m || header->type != WIRE_READY || header->count == WIRE_RECORDS_MAX)
+		return outbox_add_message(o, chain, WIRE_READY, 0, 0, record, 1, NULL, 0);
 	assert((uint8_t *)m + sizeof(*m) + m->size == o->area + o->used);
-	assert(OUTBOX_SIZE - o->used >= RECORD);
+	if (OUTBOX_SIZE - o->used < RECORD)
+		return -ENOBUFS;
 	memcpy(m->bytes + m->size, record, RECORD);
 	m->size += RECORD;
 	o->used += RECORD;
 	header->count++;
+	return 0;
 }
 
 int outbox_save(struct outbox *o, struct outbox_chain *chain, struct backlog **ret)

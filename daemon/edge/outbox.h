@@ -16,10 +16,11 @@
 #include "protocol/wire.h"
 
 enum {
-	/* What the requests of one datagram can need: a record for each 16 bytes of it, one reply
-	 * of rows, headers. */
-	OUTBOX_ROOM = WIRE_MESSAGE_MAX / 16 * 24 + WIRE_MESSAGE_MAX + 4096,
-	OUTBOX_SIZE = 4 * OUTBOX_ROOM,
+	/* What the requests of one datagram can need at most: a record for each of theirs, of which
+	 * the smallest has 8 bytes, or an answer for each header; one reply of rows; headers and an
+	 * ERROR. tests/unit/test_outbox.c tries all types. */
+	OUTBOX_ROOM = WIRE_MESSAGE_MAX / 8 * 24 + WIRE_MESSAGE_MAX + 8192,
+	OUTBOX_SIZE = 2 * OUTBOX_ROOM,
 };
 
 struct outbox {
@@ -63,13 +64,14 @@ static inline bool outbox_has_room(const struct outbox *o)
 	return OUTBOX_SIZE - o->used >= OUTBOX_ROOM;
 }
 
-/* Adds a record to the chain's last message if that is a READY with room, else to a new one. */
-void outbox_add_record(struct outbox *o, struct outbox_chain *chain, const void *record);
+/* Adds a record to the chain's last message if that is a READY with room, else to a new one.
+ * -ENOBUFS: the area is full (not within OUTBOX_ROOM of a datagram). */
+int outbox_add_record(struct outbox *o, struct outbox_chain *chain, const void *record);
 
-/* Adds a whole message. */
-void outbox_add_message(struct outbox *o, struct outbox_chain *chain, unsigned type, unsigned flags,
-			uint32_t serial, const void *records, size_t count, const void *tail,
-			size_t tail_size);
+/* Adds a whole message. -ENOBUFS. */
+int outbox_add_message(struct outbox *o, struct outbox_chain *chain, unsigned type, unsigned flags,
+		       uint32_t serial, const void *records, size_t count, const void *tail,
+		       size_t tail_size);
 
 /* The first message of a chain, or NULL; and its removal. */
 struct outbox_message *outbox_first(struct outbox *o, const struct outbox_chain *chain);

@@ -137,14 +137,21 @@ static enum wire_error error_of_code(int code)
 }
 
 /* The result of a call on the core: an errno, or the error check's code. */
-static void refuse_slots(struct request *q, uint32_t id, uint32_t gen, int r)
+static void refuse_result(struct request *q, uint32_t id, uint32_t gen, unsigned directions, int r)
 {
 	struct refusal why = {.id = id, .gen = gen};
 
 	if (r == 0)
 		return;
 	why.error = r < 0 ? request_error_of(r) : error_of_code(r);
+	if (directions == WIRE_READ || directions == WIRE_WRITE)
+		why.direction = (uint8_t)directions;
 	refuse(q, &why);
+}
+
+static void refuse_slots(struct request *q, const struct wire_slots *w, int r)
+{
+	refuse_result(q, w->id, w->gen, w->directions, r);
 }
 
 static void refuse_quota(struct request *q, uint32_t id, uint32_t gen, int r, enum quota_kind kind)
@@ -368,7 +375,7 @@ static void unwatch_one(struct request *q, const struct wire_unwatch *u)
 		r = session_unwatch(c->session, u->id, u->gen, &entry);
 	}
 	if (r < 0) {
-		refuse_slots(q, u->id, u->gen, r);
+		refuse_result(q, u->id, u->gen, 0, r);
 		return;
 	}
 	if (r == 1) {
@@ -390,13 +397,18 @@ static void wait_one(struct request *q, const struct wire_slots *w)
 	if (r == 0 && arm && !(poller_caps(s->poller) & POLLER_EDGE) &&
 	    session_find_watch(c->session, w->id, w->gen, &tag, &word) == 0)
 		(void)poller_arm(s->poller, c->set, tag, word, arm);
-	refuse_slots(q, w->id, w->gen, r);
+	refuse_slots(q, w, r);
 }
 
-/* RESET must clear what the kernel has already seen: all of it is taken first (H2). */
+/*
+ * RESET must clear what the kernel has already seen: all of it is taken first (H2). Once a datagram
+ * is enough, since the client reads only after the answer; and no more than each watch once, since
+ * what fires without end would never be all.
+ */
 static void take_events(struct connection *c)
 {
 	struct poller_event *events = c->server->buffers.events;
+	uint64_t left = session_stats(c->session)->watches;
 	int n;
 
 #ifdef READYD_MUTANT_RESET_WITHOUT_TAKE
@@ -406,22 +418,8 @@ static void take_events(struct connection *c)
 		n = poller_take(c->server->poller, c->set, events, SERVER_EVENTS);
 		for (int i = 0; i < n; i++)
 			server_apply_event(c->server, &events[i]);
-	} while (n == SERVER_EVENTS);
-}
-
-static void reset_one(struct request *q, const struct wire_slots *w)
-{
-	int r = session_reset(q->c->session, w->id, w->gen, w->directions);
-	struct refusal why = {.id = w->id, .gen = w->gen};
-
-	if (r > 0) {
-		why.error = error_of_code(r);
-		if (w->directions != (WIRE_READ | WIRE_WRITE))
-			why.direction = (uint8_t)w->directions;
-		refuse(q, &why);
-		return;
-	}
-	refuse_slots(q, w->id, w->gen, r);
+		left = left > (uint64_t)n ? left - (uint64_t)n : 0;
+	} while (n == SERVER_EVENTS && left > 0);
 }
 
 static void deadline_one(struct request *q, const struct wire_deadline *d)
@@ -432,7 +430,7 @@ static void deadline_one(struct request *q, const struct wire_deadline *d)
 		r = session_set_deadline(q->c->session, d->id, d->gen, d->directions, d->when,
 					 d->flags & WIRE_TIME_RELATIVE, d->stamp,
 					 q->c->server->now);
-	refuse_slots(q, d->id, d->gen, r);
+	refuse_result(q, d->id, d->gen, d->directions, r);
 }
 
 static void evict_one(struct request *q, const struct wire_slots *w)
@@ -441,21 +439,22 @@ static void evict_one(struct request *q, const struct wire_slots *w)
 
 	if (w->directions == (WIRE_READ | WIRE_WRITE))
 		r = session_evict(q->c->session, w->id, w->gen);
-	refuse_slots(q, w->id, w->gen, r);
+	refuse_slots(q, w, r);
 }
 
 static void slots_one(struct request *q, const struct wire_slots *w)
 {
+	struct session *session = q->c->session;
+
 	switch (q->view->header.type) {
 	case WIRE_WAIT:
 		wait_one(q, w);
 		return;
 	case WIRE_UNWAIT:
-		refuse_slots(q, w->id, w->gen,
-			     session_unwait(q->c->session, w->id, w->gen, w->directions));
+		refuse_slots(q, w, session_unwait(session, w->id, w->gen, w->directions));
 		return;
 	case WIRE_RESET:
-		reset_one(q, w);
+		refuse_slots(q, w, session_reset(session, w->id, w->gen, w->directions));
 		return;
 	default:
 		evict_one(q, w);
@@ -490,7 +489,7 @@ static void timer_stop_one(struct request *q, const struct wire_timer_stop *t)
 {
 	int r = session_stop_timer(q->c->session, t->id, t->gen);
 
-	refuse_slots(q, t->id, t->gen, r);
+	refuse_result(q, t->id, t->gen, 0, r);
 	if (r == 0)
 		q->value++;
 }
@@ -514,16 +513,16 @@ static void break_one(struct request *q, const struct wire_break *b)
 
 static void is_poll_descriptor_one(struct request *q)
 {
+	struct server *s = q->c->server;
 	struct refusal why = {.error = WIRE_E_INVALID};
-	int fd = landing_take(&q->c->server->landing);
+	int fd = landing_take(&s->landing), own;
 
-	if (fd < 0)
-		why.error = request_error_of(fd);
-	if (fd < 0 || q->index >= 64) {
+	own = fd < 0 ? fd : admission_is_own(&s->admission, fd);
+	if (own < 0)
+		why.error = request_error_of(own);
+	if (own < 0 || q->index >= 64)
 		refuse(q, &why);
-		return;
-	}
-	if (admission_is_own(&q->c->server->admission, fd))
+	else if (own)
 		q->value |= UINT64_C(1) << q->index;
 }
 
@@ -586,8 +585,6 @@ static void apply_records(struct connection *c, const struct wire_view *view)
 	const uint8_t *record = view->records;
 	size_t size = (size_t)wire_record_size(view->header.type);
 
-	if (view->header.type == WIRE_RESET)
-		take_events(c);
 	for (; q.index < view->header.count; q.index++)
 		apply_record(&q, record + q.index * size);
 	if (view->header.type == WIRE_UPGRADE)
@@ -615,8 +612,9 @@ static void apply_inspection(struct connection *c, const struct wire_view *view,
 void request_apply(struct connection *c, const uint8_t *datagram, size_t size)
 {
 	struct wire_view view;
-	bool inspected = false;
+	bool inspected = false, taken = false;
 
+	admission_begin(&c->server->admission);
 	for (size_t at = 0; at < size && !c->closing; at += view.size) {
 		enum wire_error error = wire_decode(datagram + at, size - at, true, &view, NULL);
 
@@ -638,6 +636,10 @@ void request_apply(struct connection *c, const uint8_t *datagram, size_t size)
 			apply_inspection(c, &view, &inspected);
 			break;
 		default:
+			if (view.header.type == WIRE_RESET && !taken) {
+				take_events(c);
+				taken = true;
+			}
 			apply_records(c, &view);
 			break;
 		}

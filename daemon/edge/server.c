@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@
 
 enum {
 	ACCEPTS_PER_TURN = 32,
+	EXPIRIES_PER_TURN = 16384,
 	PRIVATE_LINGER = 10,   /* s that a private daemon stays when nobody is left */
 	ACCEPT_PAUSE_MS = 100, /* without fds or memory */
 };
@@ -109,6 +111,10 @@ static int init_poller(struct server *s)
 	r = poller_new(backend, &s->poller);
 	if (r == 0) {
 		options.level = !(poller_caps(s->poller) & POLLER_EDGE);
+		/* without entropy, which cannot be after boot, it is what the clock says */
+		if (getrandom(&options.hash_key, sizeof(options.hash_key), 0) !=
+		    sizeof(options.hash_key))
+			options.hash_key = (uint64_t)clock_now();
 		r = core_new(&options, &s->core);
 	}
 	if (r < 0)
@@ -235,11 +241,9 @@ struct server *server_free(struct server *s)
 		return NULL;
 	end_sites(s);
 	listener_close(&s->listener);
-	if (s->poller)
-		end_connections(s);
 	for (uint32_t i = 0; i < s->n_places; i++)
 		if (s->places[i].connection)
-			connection_free(s->places[i].connection);
+			connection_shutdown(s->places[i].connection);
 	accounts_deinit(&s->accounts);
 	core_free(s->core);
 	poller_free(s->poller);
@@ -261,42 +265,6 @@ const char *server_address(const struct server *s)
 void server_break(struct server *s)
 {
 	(void)poller_break(s->poller);
-}
-
-/* ---- Reload ---- */
-
-static void warn_of_restart(struct server *s, const struct config *config)
-{
-	bool same_socket = (!config->socket && !s->config.socket) ||
-			   (config->socket && s->config.socket &&
-			    strcmp(config->socket, s->config.socket) == 0);
-
-	if (!same_socket)
-		log_warning(s->log,
-			    "`socket` has changed in the configuration: restart readyd to use it");
-	if (strcmp(config->backend, s->config.backend) != 0)
-		log_warning(s->log,
-			    "`backend` has changed in the configuration: restart readyd to use it");
-}
-
-void server_reload(struct server *s, struct config *config)
-{
-	warn_of_restart(s, config);
-	config_clear(&s->config);
-	s->config = *config;
-	*config = (struct config){0};
-	s->max_connections = max_connections(s);
-	for (uint32_t i = 0; i < s->n_places; i++) {
-		struct connection *c = s->places[i].connection;
-		uint64_t limits[CONFIG_LIMITS];
-
-		if (!c)
-			continue;
-		config_limits_for(&s->config, c->who.uid, c->who.gids, c->who.n_gids, limits);
-		for (int k = 0; k < QUOTA_MAX; k++)
-			c->account->quota.limit[k] = limits[k];
-		rights_of(&s->config, &c->who, s->uid, s->private_, &c->rights);
-	}
 }
 
 /* ---- Accepting ---- */
@@ -386,10 +354,13 @@ static void read_requests(struct server *s)
 	struct connection *c;
 
 	while ((c = TAILQ_FIRST(&s->readable))) {
+		if (!outbox_has_room(&s->outbox)) {
+			s->unfinished = true; /* the rest stays, and comes first in the next turn */
+			return;
+		}
 		TAILQ_REMOVE(&s->readable, c, readable);
 		c->in_readable = false;
-		/* without room it is reported again: its socket is still readable */
-		if (!c->closing && outbox_has_room(&s->outbox))
+		if (!c->closing && !c->blocked)
 			connection_read(c);
 	}
 }
@@ -403,6 +374,10 @@ static void expire_own(struct server *s)
 	{
 		if (c->since + s->config.hello_timeout > s->now)
 			break;
+		if (!outbox_has_room(&s->outbox)) {
+			s->unfinished = true;
+			break;
+		}
 		connection_fail(c, WIRE_E_PROTOCOL, 0, "no HELLO came in time");
 	}
 	if (s->accept_again != 0 && s->accept_again <= s->now) {
@@ -442,7 +417,8 @@ int server_turn(struct server *s)
 	for (int i = 0; i < n; i++)
 		server_apply_event(s, &s->buffers.events[i]);
 	read_requests(s);
-	core_expire(s->core, s->now);
+	if (core_expire_some(s->core, s->now, EXPIRIES_PER_TURN))
+		s->unfinished = true;
 	expire_own(s);
 	send_all(s);
 	end_connections(s);
@@ -451,4 +427,44 @@ int server_turn(struct server *s)
 		s->stats.turn_longest = end - s->now;
 	return s->private_ && s->starter < 0 && s->stats.connections == 0 &&
 	       s->idle_since + PRIVATE_LINGER * SECOND <= end;
+}
+
+/* ---- Reload ---- */
+
+static void warn_of_restart(struct server *s, const struct config *config)
+{
+	bool same_socket = (!config->socket && !s->config.socket) ||
+			   (config->socket && s->config.socket &&
+			    strcmp(config->socket, s->config.socket) == 0);
+
+	if (!same_socket)
+		log_warning(s->log,
+			    "`socket` has changed in the configuration: restart readyd to use it");
+	if (strcmp(config->backend, s->config.backend) != 0)
+		log_warning(s->log,
+			    "`backend` has changed in the configuration: restart readyd to use it");
+}
+
+void server_reload(struct server *s, struct config *config)
+{
+	warn_of_restart(s, config);
+	outbox_clear(&s->outbox); /* of the last turn's, which was sent */
+	config_clear(&s->config);
+	s->config = *config;
+	*config = (struct config){0};
+	s->max_connections = max_connections(s);
+	for (uint32_t i = 0; i < s->n_places; i++) {
+		struct connection *c = s->places[i].connection;
+
+		if (!c)
+			continue;
+		account_set_limits(c->account, &s->config, &c->who);
+		rights_of(&s->config, &c->who, s->uid, s->private_, &c->rights);
+		if (!c->rights.connect || !c->rights.trusted)
+			connection_fail(
+				c, WIRE_E_ACCESS, 0,
+				"the configuration was read anew and does not let this user in");
+	}
+	send_all(s);
+	end_connections(s);
 }

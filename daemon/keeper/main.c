@@ -209,7 +209,12 @@ static int open_starter(void)
 	if (pid <= 1)
 		return -1;
 	fd = (int)syscall(SYS_pidfd_open, pid, 0);
-	return fd < 0 ? -1 : fd_move_up(fd);
+	if (fd < 0 || (!text && getppid() != pid)) { /* gone: another adopted us */
+		if (fd >= 0)
+			(void)close(fd);
+		return -1;
+	}
+	return fd_move_up(fd);
 }
 
 /* Lines for whoever started us; the fd is closed. */

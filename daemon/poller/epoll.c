@@ -540,13 +540,13 @@ static int epoll_wake(struct poller *base)
 	return 0;
 }
 
-static int epoll_is_poll_descriptor(struct poller *base, int fd)
+static int epoll_is_poll_descriptor(struct poller *base, int fd, bool sets)
 {
 	struct epoll_poller *p = epoll_poller(base);
 
 	if (fd_same_description(fd, p->main_fd) > 0 || fd_same_description(fd, p->break_fd) > 0)
 		return 1;
-	for (size_t i = 0; i < p->n_places; i++)
+	for (size_t i = 0; sets && i < p->n_places; i++)
 		if (p->places[i].set && fd_same_description(fd, p->places[i].set->fd) > 0)
 			return 1;
 	return 0;

@@ -387,8 +387,9 @@ static int fake_wake(struct poller *base)
 	return 0;
 }
 
-static int fake_is_poll_descriptor(struct poller *base, int fd)
+static int fake_is_poll_descriptor(struct poller *base, int fd, bool sets)
 {
+	(void)sets;
 	(void)base;
 	(void)fd;
 	return 0;

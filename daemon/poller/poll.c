@@ -587,10 +587,11 @@ static int poll_wake(struct poller *base)
 	return 0;
 }
 
-static int poll_is_poll_descriptor(struct poller *base, int fd)
+static int poll_is_poll_descriptor(struct poller *base, int fd, bool sets)
 {
 	struct poll_poller *p = poll_poller(base);
 
+	(void)sets; /* hold nothing but copies of the clients' */
 	return fd_same_description(fd, p->break_fds[0]) > 0 ||
 	       fd_same_description(fd, p->break_fds[1]) > 0;
 }

@@ -74,7 +74,7 @@ struct poller_backend {
 	int (*take)(struct poller *p, struct poller_set *set, struct poller_event *events,
 		    unsigned max);
 	int (*wake)(struct poller *p);
-	int (*is_poll_descriptor)(struct poller *p, int fd);
+	int (*is_poll_descriptor)(struct poller *p, int fd, bool sets);
 };
 
 /* A poller in use: the backend's own struct starts with this. */
@@ -205,10 +205,17 @@ static inline int poller_break(struct poller *p)
 	return p->backend->wake(p);
 }
 
-/* 1 if fd is a copy of one of the poller's own descriptions, however numbered; else 0. */
+/* 1 if fd is a copy of one of the poller's own descriptions, however numbered; else 0. Compares it
+ * with those of all sets: one system call each. */
 static inline int poller_is_poll_descriptor(struct poller *p, int fd)
 {
-	return p->backend->is_poll_descriptor(p, fd);
+	return p->backend->is_poll_descriptor(p, fd, true);
+}
+
+/* The same, without the sets'. */
+static inline int poller_is_central(struct poller *p, int fd)
+{
+	return p->backend->is_poll_descriptor(p, fd, false);
 }
 
 #endif

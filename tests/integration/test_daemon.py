@@ -35,6 +35,8 @@ class Start(unittest.TestCase):
             with Client(d.socket) as c:
                 c.sync()
                 self.assertEqual(d.stop(), 0)
+                kind, _, body = c.receive()
+                self.assertEqual((kind, body[0]), (0x83, 25))  # ERROR, SHUTDOWN
                 with self.assertRaises(Ended):
                     c.receive()
             self.assertFalse(os.path.exists(d.socket))

@@ -41,6 +41,7 @@ SOON = 1.0
 READY, CLOSING, TIMEOUT, NOT_POLLABLE = (
     Code.READY, Code.CLOSING, Code.TIMEOUT, Code.NOT_POLLABLE)
 NOTHING = Code(0)
+NEITHER = Direction(0)
 VECTORS = pathlib.Path(__file__).resolve().parents[2] / "protocol" / "vectors"
 
 
@@ -1580,23 +1581,25 @@ def P_wait_is_all_or_nothing(t):
 def P_busy_names_the_direction(t):
     client, _, _ = t.watched(full=True)
     accepted(client, wait(1, WRITE))
-    for request in (wait(1, WRITE), wait(1, BOTH), reset(1, WRITE), reset(1, BOTH)):
-        refused(client, request, Error.BUSY, direction=WRITE)
+    for make in (wait, reset):
+        refused(client, make(1, WRITE), Error.BUSY, direction=WRITE)
+        refused(client, make(1, BOTH), Error.BUSY, direction=NEITHER)
 
 
-def P_closing_names_the_first_direction(t):
+def P_closing_names_the_direction(t):
     client, _, _ = t.watched()
     accepted(client, evict(1))
-    for directions, first in ((READ, READ), (WRITE, WRITE), (BOTH, READ)):
-        refused(client, reset(1, directions), Error.CLOSING, direction=first)
+    for directions, named in ((READ, READ), (WRITE, WRITE), (BOTH, NEITHER)):
+        refused(client, reset(1, directions), Error.CLOSING, direction=named)
 
 
 def P_reset_looks_at_read_first(t):
     client, _, _ = t.watched()
     accepted(client, deadline(1, EXPIRED, WRITE))
-    refused(client, reset(1, BOTH), Error.TIMEOUT, direction=WRITE)
+    refused(client, reset(1, BOTH), Error.TIMEOUT, direction=NEITHER)
+    accepted(client, reset(1, READ))
     accepted(client, deadline(1, EXPIRED, READ))
-    refused(client, reset(1, BOTH), Error.TIMEOUT, direction=READ)
+    refused(client, reset(1, READ), Error.TIMEOUT, direction=READ)
 
 
 def P_failures_come_unasked(t):
