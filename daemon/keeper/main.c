@@ -217,6 +217,21 @@ static int open_starter(void)
 	return fd_move_up(fd);
 }
 
+/* Out of the landing zone; the standard fds stay where they are. -1: none; -EBADF, -EMFILE. */
+static int take_ready_fd(int number)
+{
+	int fd;
+
+	if (number < 0)
+		return -1;
+	fd = fcntl(number, F_DUPFD_CLOEXEC, FD_LASTING);
+	if (fd < 0)
+		return errno == EBADF ? -EBADF : -EMFILE;
+	if (number > STDERR_FILENO)
+		(void)close(number);
+	return fd;
+}
+
 /* Lines for whoever started us; the fd is closed. */
 static void tell_starter(int fd, const char *before, const char *text)
 {
@@ -327,9 +342,13 @@ int main(int argc, char *argv[])
 		return fflush(stdout) == 0 ? STATUS_OK : STATUS_FAILURE;
 	}
 	raise_nofile();
-	/* given by a number that may lie in the zone */
-	ready_fd = options.ready_fd < 0 ? -1 : fd_move_up(options.ready_fd);
-	if (fd_zone_plug() < 0) {
+	ready_fd = take_ready_fd(options.ready_fd);
+	if (ready_fd == -EBADF) {
+		(void)fprintf(stderr, "readyd: --ready-fd %d: this fd is not open\n",
+			      options.ready_fd);
+		return STATUS_USAGE;
+	}
+	if (ready_fd == -EMFILE || fd_zone_plug() < 0) {
 		(void)fprintf(stderr,
 			      "readyd: cannot fill fds 3 to 255 with /dev/null: give it more "
 			      "fds (LimitNOFILE=, ulimit -n)\n");
@@ -343,6 +362,7 @@ int main(int argc, char *argv[])
 		log_error(&log,
 			  "this user namespace maps some users only: peers could not be told "
 			  "apart; start readyd outside of it (no PrivateUsers=), or --private");
+		tell_starter(ready_fd, "ERROR=", "this user namespace maps some users only");
 		status = STATUS_FAILURE;
 	} else {
 		set_signals();
