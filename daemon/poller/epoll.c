@@ -35,7 +35,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
@@ -527,6 +529,24 @@ static int epoll_take(struct poller *base, struct poller_set *set, struct poller
 	return (int)n;
 }
 
+/* fdinfo of an epoll has one line that starts with "tfd:" for each registration. */
+static int64_t epoll_registrations(struct poller *base, struct poller_set *set)
+{
+	char path[40], line[256];
+	int64_t n = 0;
+	FILE *f;
+
+	(void)base;
+	(void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", set->fd);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (fgets(line, sizeof(line), f))
+		n += strncmp(line, "tfd:", 4) == 0;
+	(void)fclose(f);
+	return n;
+}
+
 static int epoll_wake(struct poller *base)
 {
 	struct epoll_poller *p = epoll_poller(base);
@@ -567,6 +587,7 @@ const struct poller_backend poller_backend_epoll = {
 	.arm = epoll_arm,
 	.poll = epoll_poll,
 	.take = epoll_take,
+	.registrations = epoll_registrations,
 	.wake = epoll_wake,
 	.is_poll_descriptor = epoll_is_poll_descriptor,
 };
