@@ -15,7 +15,7 @@ struct kept_out {
 	uid_t uid;
 	pid_t pid;
 	uint64_t start; /* process_start_time(); 0: unknown, then uid and pid are enough */
-	int64_t until; /* CLOCK_MONOTONIC, ns */
+	int64_t until;  /* CLOCK_MONOTONIC, ns */
 };
 
 struct kept_out_list {

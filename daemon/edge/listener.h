@@ -16,7 +16,7 @@ struct listener {
 	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 2]; /* path, or @name */
 	struct sockaddr_un name;
 	socklen_t name_length;
-	bool bound; /* the path is ours to remove */
+	bool bound;   /* the path is ours to remove */
 	dev_t device; /* of the path, when it was bound */
 	ino_t inode;
 };

@@ -18,11 +18,11 @@
 
 enum progress_kind {
 	PROGRESS_NONE,
-	PROGRESS_ACCEPT, /* a new connection */
+	PROGRESS_ACCEPT,  /* a new connection */
 	PROGRESS_REQUEST, /* a datagram of a connection */
-	PROGRESS_EVENTS, /* the kernel's events of a session */
-	PROGRESS_SEND, /* answers and ready-list of a connection */
-	PROGRESS_END, /* a connection is ended */
+	PROGRESS_EVENTS,  /* the kernel's events of a session */
+	PROGRESS_SEND,    /* answers and ready-list of a connection */
+	PROGRESS_END,     /* a connection is ended */
 };
 
 /* What is done, and for whom. */
@@ -36,7 +36,7 @@ struct progress_step {
 /* Shared memory. The loop writes; of `asleep`, both. */
 struct progress_page {
 	_Atomic int64_t busy_since; /* CLOCK_MONOTONIC, ns; 0: idle */
-	_Atomic uint32_t asleep; /* the watcher waits for the eventfd */
+	_Atomic uint32_t asleep;    /* the watcher waits for the eventfd */
 	_Atomic uint32_t kind;
 	_Atomic uint32_t uid;
 	_Atomic int32_t pid;

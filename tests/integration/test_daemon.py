@@ -172,7 +172,7 @@ class Configuration(unittest.TestCase):
                 with a, b:
                     self.assertEqual(c.watch(round_ + 1, a.fileno()), 0)
             c.sync()
-            low = [int(n) for n in os.listdir(f"/proc/{d.process.pid}/fd")]
+            low = [int(n) for n in os.listdir(f"/proc/{d.loop()}/fd")]
             self.assertEqual([n for n in low if 3 <= n <= 255], [])
 
 
@@ -237,9 +237,9 @@ class Quotas(unittest.TestCase):
             except Ended:
                 pass
             self.assertGreater(len(clients), 2)
-            before = cpu(d.process.pid)
+            before = cpu(d.loop())
             time.sleep(1)
-            self.assertLess(cpu(d.process.pid) - before, 0.2)
+            self.assertLess(cpu(d.loop()) - before, 0.2)
             for c in clients:
                 c.sync()
             self.assertLess(d.log().count("\n"), 1000)
