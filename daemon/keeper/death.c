@@ -89,8 +89,8 @@ void death_schedule(struct keeper *k, bool early, int64_t now)
 	if (k->pause > PAUSE_LONGEST)
 		k->pause = PAUSE_LONGEST;
 	k->restart_at += k->pause;
-	log_limited(k->log, &k->deaths, now, CONFIG_LOG_WARNING,
-		    "it did not finish one turn: the next try is in %lld ms",
+	log_limited(k->log, &k->pauses, now, CONFIG_LOG_WARNING,
+		    "no turn was finished: the next try is in %lld ms",
 		    (long long)(k->pause / MILLISECOND));
 }
 

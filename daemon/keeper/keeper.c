@@ -91,6 +91,7 @@ static enum exit_status init(struct keeper *k)
 static void deinit(struct keeper *k)
 {
 	log_site_end(k->log, &k->deaths, CONFIG_LOG_WARNING, "deaths of loops");
+	log_site_end(k->log, &k->pauses, CONFIG_LOG_WARNING, "pauses before loops");
 	log_site_end(k->log, &k->restarts, CONFIG_LOG_NOTICE, "new loops");
 	listener_close(&k->listener);
 	child_drop(&k->loop);

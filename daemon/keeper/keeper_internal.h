@@ -37,9 +37,9 @@ struct keeper {
 	int wake_fd; /* a loop gets busy while the keeper sleeps */
 	struct child loop;
 	struct blame blame;
-	struct log_site deaths, restarts; /* a loop that dies all the time fills no log */
-	unsigned left_behind;             /* loops that could not even die */
-	int64_t died;                     /* when the last one did; 0: none yet */
+	struct log_site deaths, pauses, restarts; /* a loop that dies all the time fills no log */
+	unsigned left_behind;                     /* loops that could not even die */
+	int64_t died;                             /* when the last one did; 0: none yet */
 	int64_t restart_at;
 	int64_t pause; /* before the next try; 0: none */
 	int failure;   /* errno that the loop said when it could not start */
