@@ -129,6 +129,8 @@ static int init_sockets(struct server *s, const struct server_options *options)
 	int r;
 
 	s->admission.poller = s->poller;
+	s->admission.own_event = options->progress.page ? options->progress.wake : -1;
+	s->admission.own_socket = options->control;
 	s->admission.address = options->listener.name;
 	s->admission.address_length = options->listener.name_length;
 	r = poller_add(s->poller, options->listener.fd, SERVER_TAG_LISTENER, POLLER_READ);
