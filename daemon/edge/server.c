@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,7 +32,6 @@ enum {
 	EXPIRIES_PER_TURN = 16384,
 	PRIVATE_LINGER = 10,   /* s that a private daemon stays when nobody is left */
 	ACCEPT_PAUSE_MS = 100, /* without fds or memory */
-	LASTING_LOOKED_AT = 4096,
 };
 
 static int64_t clock_now(void)
@@ -143,23 +141,6 @@ static int init_sockets(struct server *s, const struct server_options *options)
 	return r;
 }
 
-/* Open fds above the zone, which is plugged now. One call for all: a new loop is in a hurry. */
-static uint64_t count_lasting_fds(uint64_t max)
-{
-	struct pollfd polled[LASTING_LOOKED_AT];
-	nfds_t n = max < LASTING_LOOKED_AT ? max : LASTING_LOOKED_AT;
-	uint64_t open = 0;
-
-	for (nfds_t fd = 0; fd < n; fd++)
-		polled[fd] = (struct pollfd){.fd = (int)fd};
-	if (poll(polled, n, 0) < 0)
-		return 0;
-	for (nfds_t fd = 0; fd < n; fd++)
-		if ((fd < FD_ZONE_FIRST || fd > FD_ZONE_LAST) && !(polled[fd].revents & POLLNVAL))
-			open++;
-	return open;
-}
-
 static int init(struct server *s, const struct server_options *options)
 {
 	struct rlimit limit;
@@ -200,7 +181,7 @@ static int init(struct server *s, const struct server_options *options)
 		return r;
 	s->listener = options->listener;
 	s->starter = options->starter;
-	s->base_fds = count_lasting_fds(s->max_fds);
+	s->base_fds = fd_count_lasting(s->max_fds);
 	return 0;
 }
 
