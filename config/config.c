@@ -41,6 +41,7 @@ enum {
 	DEFAULT_FDS_RECEIVED = 1012,
 	DEFAULT_FDS_UNREAD = 253,
 	DEFAULT_HELLO_S = 10,
+	DEFAULT_STUCK_S = 10,
 	SMALLEST_NOFILE = 1024, /* what Linux gives where nobody said anything */
 };
 
@@ -164,6 +165,7 @@ int config_defaults(const struct config_hard *hard, struct config *ret)
 		.log_level = CONFIG_LOG_NOTICE,
 		.reserve_fds = larger(smaller(CONFIG_RESERVE_FDS, hard->nofile / 16), 1),
 		.hello_timeout = DEFAULT_HELLO_S * NS_PER_S,
+		.stuck_after = DEFAULT_STUCK_S * NS_PER_S,
 	};
 
 	if (!c.backend)

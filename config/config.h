@@ -74,6 +74,7 @@ struct config {
 	enum config_log_level log_level;
 	uint64_t reserve_fds;  /* kept free in the daemon */
 	int64_t hello_timeout; /* ns that a connection has for its HELLO */
+	int64_t stuck_after;   /* ns that one turn of the loop may take before it is replaced */
 	struct config_limits limits;
 	struct config_override *overrides;
 	size_t n_overrides;

@@ -92,6 +92,17 @@ bool config_read_count(struct config_reader *r, const struct config_node *node, 
 /* Digits; *ret_end is what follows. Too many give UINT64_MAX. False: none, or a leading zero. */
 bool config_parse_digits(const char *text, uint64_t *ret, const char **ret_end);
 
+/* What a time may be: in ms, and in words. */
+struct config_time_range {
+	int64_t min_ms;
+	int64_t max_ms;
+	const char *words;
+};
+
+/* A time with its unit, in ns. */
+bool config_read_time(struct config_reader *r, const struct config_node *node, const char *where,
+		      const struct config_time_range *range, int64_t *ret);
+
 /* A word that is none of the names. */
 void config_report_unknown(struct config_reader *r, const struct config_node *node,
 			   const char *what, const char *const *names, size_t n);

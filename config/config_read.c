@@ -20,9 +20,6 @@
 
 #include "config_private.h"
 
-#define NS_PER_MS INT64_C(1000000)
-#define NS_PER_S INT64_C(1000000000)
-
 enum {
 	FILE_SIZE_MAX = 1024 * 1024,
 	SOCKET_PATH_MAX = 107, /* sun_path less its NUL */
@@ -33,8 +30,10 @@ enum {
 /* Far above all use; so sums and products of limits stay far below 2^64. */
 #define COUNT_MAX UINT64_C(1000000000000)
 #define BYTES_MAX UINT64_C(1000000000000000)
-#define HELLO_TIMEOUT_MIN (10 * NS_PER_MS)
-#define HELLO_TIMEOUT_MAX (3600 * NS_PER_S)
+
+static const struct config_time_range hello_timeout_range = {10, 3600 * 1000, "10ms to 60min"};
+/* below, a daemon that a busy machine held up would be taken for a stuck one */
+static const struct config_time_range stuck_after_range = {100, 3600 * 1000, "100ms to 60min"};
 
 /* ---- Simple keys ---- */
 
@@ -114,34 +113,13 @@ static void read_reserve_fds(struct config_reader *r, const struct config_node *
 
 static void read_hello_timeout(struct config_reader *r, const struct config_node *node)
 {
-	static const struct {
-		const char *unit;
-		int64_t ns;
-	} units[] = {{"ms", NS_PER_MS}, {"s", NS_PER_S}, {"min", 60 * NS_PER_S}};
-	const char *const what = "a time with its unit, like 500ms, 10s or 1min";
-	struct config_quoted quoted;
-	const char *end;
-	uint64_t value;
-	int64_t ns;
+	(void)config_read_time(r, node, "hello-timeout", &hello_timeout_range,
+			       &r->config->hello_timeout);
+}
 
-	if (!config_expect_text(r, node, "hello-timeout", what))
-		return;
-	for (size_t i = 0; !node->quoted && i < sizeof(units) / sizeof(units[0]); i++) {
-		if (!config_parse_digits(node->text, &value, &end) ||
-		    strcmp(end, units[i].unit) != 0)
-			continue;
-		if (__builtin_mul_overflow(value, units[i].ns, &ns) || ns < HELLO_TIMEOUT_MIN ||
-		    ns > HELLO_TIMEOUT_MAX)
-			CONFIG_REPORT(r, node,
-				      "hello-timeout: %s is out of range: write a time from 10ms "
-				      "to 60min",
-				      config_quote(node->text, &quoted));
-		else
-			r->config->hello_timeout = ns;
-		return;
-	}
-	CONFIG_REPORT(r, node, "hello-timeout: %s is not %s", config_quote(node->text, &quoted),
-		      what);
+static void read_stuck_after(struct config_reader *r, const struct config_node *node)
+{
+	(void)config_read_time(r, node, "stuck-after", &stuck_after_range, &r->config->stuck_after);
 }
 
 /* ---- Limits ---- */
@@ -405,6 +383,7 @@ static const struct key {
 	{"log-level", read_log_level},
 	{"reserve-fds", read_reserve_fds},
 	{"hello-timeout", read_hello_timeout},
+	{"stuck-after", read_stuck_after},
 	{"limits", read_limits},
 	{"users", read_users},
 	{"groups", read_groups},

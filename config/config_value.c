@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * The types of values: text, mappings, numbers, and words out of a set. Each function either gives
+ * The types of values: text, mappings, numbers, times, and words out of a set. Each function either gives
  * the value or reports one fault that says what stands there, what should, and under which key.
  *
  * Numbers are decimal, with k, M or G for 1000, 1000^2 and 1000^3 (they are counts, not sizes of
@@ -149,4 +149,36 @@ void config_set_string(struct config_reader *r, char **s, const char *text)
 	}
 	free(*s);
 	*s = copy;
+}
+
+bool config_read_time(struct config_reader *r, const struct config_node *node, const char *where,
+		      const struct config_time_range *range, int64_t *ret)
+{
+	static const struct {
+		const char *unit;
+		int64_t ms;
+	} units[] = {{"ms", 1}, {"s", 1000}, {"min", 60 * 1000}};
+	const char *const what = "a time with its unit, like 500ms, 10s or 1min";
+	struct config_quoted quoted;
+	const char *end;
+	uint64_t value;
+	int64_t ms;
+
+	if (!config_expect_text(r, node, where, what))
+		return false;
+	for (size_t i = 0; !node->quoted && i < sizeof(units) / sizeof(units[0]); i++) {
+		if (!config_parse_digits(node->text, &value, &end) ||
+		    strcmp(end, units[i].unit) != 0)
+			continue;
+		if (__builtin_mul_overflow(value, units[i].ms, &ms) || ms < range->min_ms ||
+		    ms > range->max_ms) {
+			CONFIG_REPORT(r, node, "%s: %s is out of range: write a time from %s",
+				      where, config_quote(node->text, &quoted), range->words);
+			return false;
+		}
+		*ret = ms * INT64_C(1000000);
+		return true;
+	}
+	CONFIG_REPORT(r, node, "%s: %s is not %s", where, config_quote(node->text, &quoted), what);
+	return false;
 }

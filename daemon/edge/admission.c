@@ -10,6 +10,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "daemon/poller/fd.h"
+
 /*
  * One getsockopt() tells sockets and their family; for the rest one readlink() of /proc/self/fd
  * names the file. A path cannot imitate the kernel's own names ("anon_inode:[eventfd]",
@@ -124,7 +126,8 @@ static bool same_address(const struct admission *a, const struct sockaddr_un *ad
 	       memcmp(address, &a->address, length) == 0;
 }
 
-/* A listener of ours, or either end of a connection to one: known by the address. */
+/* A listener of ours, or either end of a connection to one: known by the address. Or the channel to
+ * the keeper, which has none. */
 static bool is_own_socket(const struct admission *a, int fd)
 {
 	struct sockaddr_un address;
@@ -134,6 +137,8 @@ static bool is_own_socket(const struct admission *a, int fd)
 	length = sizeof(type);
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_SEQPACKET)
 		return false;
+	if (a->own_socket >= 0 && fd_same_description(fd, a->own_socket) > 0)
+		return true;
 	length = sizeof(address);
 	if (getsockname(fd, (struct sockaddr *)&address, &length) == 0 &&
 	    same_address(a, &address, length))
@@ -158,6 +163,9 @@ static bool is_own(struct admission *a, int fd, enum wire_kind kind)
 	case WIRE_KIND_UNIX:
 		return is_own_socket(a, fd);
 	case WIRE_KIND_EVENTFD:
+		if (a->own_event >= 0 && fd_same_description(fd, a->own_event) > 0)
+			return true;
+		return poller_is_poll_descriptor(a->poller, fd) > 0;
 	case WIRE_KIND_PIPE:
 		return poller_is_central(a->poller, fd) > 0;
 	case WIRE_KIND_EPOLL:

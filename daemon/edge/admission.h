@@ -21,7 +21,9 @@ struct admission {
 	struct poller *poller;
 	struct sockaddr_un address; /* of the listener: what its connections are known by */
 	socklen_t address_length;
-	bool compared; /* in this datagram an epoll was compared with those of all sessions */
+	int own_event;  /* eventfd that wakes the keeper; -1 */
+	int own_socket; /* this end of the channel to the keeper; -1 */
+	bool compared;  /* in this datagram an epoll was compared with those of all sessions */
 };
 
 /* How the owner of an fd is seen. */

@@ -86,6 +86,13 @@ static void refuse(struct server *s, int fd, const struct credentials *who, enum
 static enum wire_error admit(struct server *s, const struct credentials *who,
 			     const struct rights *rights, const char **ret_text)
 {
+	const struct kept_out *kept = kept_out_find(&s->kept_out, who->uid, who->pid, s->now);
+
+	if (kept) {
+		*ret_text = "serving this process has ended the daemon twice; it is kept out for a "
+			    "minute";
+		return WIRE_E_ACCESS;
+	}
 	if (who->uid == s->overflow_uid) {
 		*ret_text = "this uid is not mapped here (a user namespace?)";
 		return WIRE_E_ACCESS;
@@ -160,6 +167,7 @@ void connection_accept(struct server *s, int accepted)
 		return;
 	}
 	rights_of(&s->config, &who, s->uid, s->private_, &rights);
+	progress_enter(&s->progress, PROGRESS_ACCEPT, who.uid, who.pid, 0);
 	error = admit(s, &who, &rights, &text);
 	c = error == WIRE_OK ? calloc(1, sizeof(*c)) : NULL;
 	if (error == WIRE_OK && !c) {

@@ -145,6 +145,7 @@ static int set_mode(const char *path)
 static int bind_path(struct listener *l, const struct sockaddr_un *name, socklen_t length,
 		     struct log *log)
 {
+	struct stat st;
 	mode_t mask;
 	int r;
 
@@ -154,8 +155,12 @@ static int bind_path(struct listener *l, const struct sockaddr_un *name, socklen
 	mask = umask(0177);
 	r = bind(l->fd, (const struct sockaddr *)name, length) < 0 ? -errno : 0;
 	(void)umask(mask);
+	if (r == 0 && lstat(name->sun_path, &st) < 0)
+		r = -errno;
 	if (r == 0) {
 		l->bound = true;
+		l->device = st.st_dev;
+		l->inode = st.st_ino;
 		r = set_mode(name->sun_path);
 	}
 	if (r < 0)
@@ -223,15 +228,18 @@ int listener_open_private(struct listener *l, struct log *log)
 	return 0;
 }
 
-/* Another daemon may have put its own socket there since. */
+/* Another daemon may have put its own socket there since. The number of ours is not used again
+ * before it is closed. */
 static bool is_ours(const struct listener *l)
 {
-	return who_listens(&l->name, l->name_length) == getpid();
+	struct stat st;
+
+	return lstat(l->address, &st) == 0 && st.st_dev == l->device && st.st_ino == l->inode;
 }
 
 void listener_close(struct listener *l)
 {
-	if (l->bound && (l->name_length == 0 || is_ours(l)))
+	if (l->bound && is_ours(l))
 		(void)unlink(l->address);
 	if (l->fd >= 0)
 		(void)close(l->fd);

@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 #include <sys/un.h>
 
 #include "log.h"
@@ -15,7 +16,9 @@ struct listener {
 	char address[sizeof(((struct sockaddr_un *)0)->sun_path) + 2]; /* path, or @name */
 	struct sockaddr_un name;
 	socklen_t name_length;
-	bool bound; /* the path is ours to remove */
+	bool bound;   /* the path is ours to remove */
+	dev_t device; /* of the path, when it was bound */
+	ino_t inode;
 };
 
 /*

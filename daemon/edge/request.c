@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -579,12 +580,28 @@ static bool wants_answer(const struct wire_header *header)
 	       header->type == WIRE_LIST_PARKS || header->type == WIRE_LIST_GROUPS;
 }
 
+#ifdef READYD_MUTANT_CRASH_ON_SYNC
+/* For the tests of blame: 0xdeadNN00 dies by signal NN, 0xdeadff00 never ends. */
+static void crash_on_sync(uint32_t serial)
+{
+	if (serial == UINT32_C(0xdeadff00))
+		for (;;)
+			;
+	if (serial >> 16 == 0xdead)
+		(void)raise((int)(serial >> 8 & 0xff));
+}
+#endif
+
 static void apply_records(struct connection *c, const struct wire_view *view)
 {
 	struct request q = {.c = c, .view = view};
 	const uint8_t *record = view->records;
 	size_t size = (size_t)wire_record_size(view->header.type);
 
+#ifdef READYD_MUTANT_CRASH_ON_SYNC
+	if (view->header.type == WIRE_SYNC)
+		crash_on_sync(view->header.serial);
+#endif
 	for (; q.index < view->header.count; q.index++)
 		apply_record(&q, record + q.index * size);
 	if (view->header.type == WIRE_UPGRADE)

@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -127,36 +126,19 @@ static int init_sockets(struct server *s, const struct server_options *options)
 {
 	int r;
 
-	if (options->private_)
-		r = listener_open_private(&s->listener, s->log);
-	else
-		r = listener_open_path(&s->listener, options->socket, s->log);
-	if (r < 0)
-		return r;
 	s->admission.poller = s->poller;
-	s->admission.address = s->listener.name;
-	s->admission.address_length = s->listener.name_length;
-	r = poller_add(s->poller, s->listener.fd, SERVER_TAG_LISTENER, POLLER_READ);
+	s->admission.own_event = options->progress.page ? options->progress.wake : -1;
+	s->admission.own_socket = options->control;
+	s->admission.address = options->listener.name;
+	s->admission.address_length = options->listener.name_length;
+	r = poller_add(s->poller, options->listener.fd, SERVER_TAG_LISTENER, POLLER_READ);
 	if (r == 0 && options->starter >= 0)
 		r = poller_add(s->poller, options->starter, SERVER_TAG_STARTER, POLLER_READ);
+	if (r == 0 && options->control >= 0)
+		r = poller_add(s->poller, options->control, SERVER_TAG_CONTROL, POLLER_READ);
 	if (r < 0)
 		log_error(s->log, "cannot watch the listening socket: %s", strerror(-r));
 	return r;
-}
-
-/* Open fds above the zone, which is plugged now. */
-static uint64_t count_lasting_fds(uint64_t max)
-{
-	uint64_t n = 0;
-
-	for (int fd = 0; fd < (int)(max > 4096 ? 4096 : max); fd++) {
-		struct pollfd p = {.fd = fd};
-
-		if ((fd < FD_ZONE_FIRST || fd > FD_ZONE_LAST) && poll(&p, 1, 0) >= 0 &&
-		    !(p.revents & POLLNVAL))
-			n++;
-	}
-	return n;
 }
 
 static int init(struct server *s, const struct server_options *options)
@@ -174,6 +156,10 @@ static int init(struct server *s, const struct server_options *options)
 	s->log = options->log;
 	s->config = options->config;
 	s->private_ = options->private_;
+	s->progress = options->progress;
+	s->kept_out = options->kept_out;
+	s->unfinished =
+		true; /* the first turn asks only: whoever watches sees that it came through */
 	s->pid = (uint32_t)getpid();
 	s->uid = geteuid();
 	s->overflow_uid = read_overflow_uid();
@@ -193,8 +179,9 @@ static int init(struct server *s, const struct server_options *options)
 		r = init_sockets(s, options);
 	if (r < 0)
 		return r;
+	s->listener = options->listener;
 	s->starter = options->starter;
-	s->base_fds = count_lasting_fds(s->max_fds);
+	s->base_fds = fd_count_lasting(s->max_fds);
 	return 0;
 }
 
@@ -212,6 +199,7 @@ int server_new(struct server_options *options, struct server **ret)
 		return r;
 	}
 	options->config = (struct config){0};
+	options->listener = (struct listener){.fd = -1};
 	options->starter = -1;
 	*ret = s;
 	return 0;
@@ -223,8 +211,10 @@ static void end_connections(struct server *s)
 
 	while ((c = TAILQ_FIRST(&s->ending))) {
 		TAILQ_REMOVE(&s->ending, c, ending);
+		progress_enter(&s->progress, PROGRESS_END, c->who.uid, c->who.pid, c->number);
 		connection_free(c);
 	}
+	progress_leave(&s->progress);
 }
 
 /* What was left out of the log is counted there. */
@@ -260,6 +250,11 @@ struct server *server_free(struct server *s)
 const char *server_address(const struct server *s)
 {
 	return s->listener.address;
+}
+
+bool server_is_called(const struct server *s)
+{
+	return s->called;
 }
 
 void server_break(struct server *s)
@@ -301,6 +296,12 @@ static void accept_all(struct server *s)
 
 /* ---- One turn ---- */
 
+/* Notes for whom something is done, until the next step. */
+static void enter_step(const struct connection *c, enum progress_kind kind)
+{
+	progress_enter(&c->server->progress, kind, c->who.uid, c->who.pid, c->number);
+}
+
 /* Until when to block, as a delta; < 0: for ever. */
 static int64_t next_delta(const struct server *s, int64_t now)
 {
@@ -327,6 +328,7 @@ void server_apply_event(struct server *s, const struct poller_event *event)
 
 	if (event->watch) {
 		c = event->owner;
+		enter_step(c, PROGRESS_EVENTS);
 		if (!core_event(s->core, event->tag, event->mask & (POLLER_READ | POLLER_WRITE),
 				event->mask & POLLER_ERROR))
 			session_count_stale(c->session);
@@ -341,10 +343,15 @@ void server_apply_event(struct server *s, const struct poller_event *event)
 		(void)close(s->starter);
 		s->starter = -1;
 		return;
+	case SERVER_TAG_CONTROL:
+		s->called = true;
+		return;
 	default:
 		c = server_find_tag(s, event->tag);
-		if (c && !c->closing)
-			connection_event(c, event->mask);
+		if (!c || c->closing)
+			return;
+		enter_step(c, PROGRESS_EVENTS);
+		connection_event(c, event->mask);
 		return;
 	}
 }
@@ -360,9 +367,12 @@ static void read_requests(struct server *s)
 		}
 		TAILQ_REMOVE(&s->readable, c, readable);
 		c->in_readable = false;
-		if (!c->closing && !c->blocked)
+		if (!c->closing && !c->blocked) {
+			enter_step(c, PROGRESS_REQUEST);
 			connection_read(c);
+		}
 	}
+	progress_leave(&s->progress);
 }
 
 /* Connections that never said HELLO, and what else the daemon itself waits for. */
@@ -394,12 +404,16 @@ static void send_all(struct server *s)
 	while ((c = TAILQ_FIRST(&s->answered))) {
 		TAILQ_REMOVE(&s->answered, c, answered);
 		c->in_answered = false;
+		enter_step(c, PROGRESS_SEND);
 		connection_send(c);
 	}
 	for (session = core_next_ready(s->core, NULL); session; session = next) {
 		next = core_next_ready(s->core, session);
-		connection_send(session_owner(session));
+		c = session_owner(session);
+		enter_step(c, PROGRESS_SEND);
+		connection_send(c);
 	}
+	progress_leave(&s->progress);
 }
 
 int server_turn(struct server *s)
@@ -407,15 +421,20 @@ int server_turn(struct server *s)
 	int64_t delta = next_delta(s, clock_now()), end;
 	int n;
 
+	if (delta != 0)
+		progress_idle(&s->progress);
 	n = poller_poll(s->poller, delta, s->buffers.events, SERVER_EVENTS);
 	s->now = clock_now();
+	progress_busy(&s->progress, s->now);
 	if (n < 0)
 		return n;
 	s->stats.turns++;
 	s->unfinished = false;
+	s->called = false;
 	outbox_clear(&s->outbox);
 	for (int i = 0; i < n; i++)
 		server_apply_event(s, &s->buffers.events[i]);
+	progress_leave(&s->progress);
 	read_requests(s);
 	if (core_expire_some(s->core, s->now, EXPIRIES_PER_TURN))
 		s->unfinished = true;
@@ -425,6 +444,7 @@ int server_turn(struct server *s)
 	end = clock_now();
 	if (end - s->now > s->stats.turn_longest)
 		s->stats.turn_longest = end - s->now;
+	progress_finish_turn(&s->progress);
 	return s->private_ && s->starter < 0 && s->stats.connections == 0 &&
 	       s->idle_since + PRIVATE_LINGER * SECOND <= end;
 }

@@ -18,26 +18,32 @@
 #include <stdint.h>
 
 #include "config/config.h"
+#include "daemon/edge/kept_out.h"
+#include "daemon/edge/listener.h"
 #include "daemon/edge/log.h"
+#include "daemon/edge/progress.h"
 
 struct server;
 
 struct server_options {
-	struct config config; /* resolved; the server takes it over */
-	const char *socket;   /* path; NULL with private_ */
-	bool private_;        /* an autobound abstract address, this uid only */
+	struct config config;     /* resolved; the server takes it over */
+	struct listener listener; /* listens; the server takes it over */
+	bool private_;            /* this uid only, and ends with its starter */
 	int starter; /* private: pidfd of the process to outlive by 10 s; or -1. Taken over */
+	int control; /* watched for the caller, see server_is_called(); or -1 */
+	struct progress progress; /* who watches over the loop; or nothing */
+	struct kept_out_list kept_out;
 	struct log *log;
 };
 
 /*
- * Binds, listens and gets ready to serve. The landing zone must be plugged meanwhile (fd.h).
- * Negative errno, with one line in the log that says what to do; options->config is then still
- * the caller's.
+ * Gets ready to serve. The landing zone must be plugged meanwhile (fd.h).
+ * Negative errno, with one line in the log that says what to do; what it would have taken over
+ * is then still the caller's.
  */
 int server_new(struct server_options *options, struct server **ret);
 
-/* Ends all connections, removes the socket. NULL is accepted. Returns NULL. */
+/* Ends all connections, closes the listener. NULL is accepted. Returns NULL. */
 struct server *server_free(struct server *s);
 
 /* The address that clients use: the path, or @name. */
@@ -45,6 +51,9 @@ const char *server_address(const struct server *s);
 
 /* One turn. 0; 1: a private daemon has nothing left to do; negative errno: the poller failed. */
 int server_turn(struct server *s);
+
+/* Whether the control fd was readable, or at its end, in the last turn. */
+bool server_is_called(const struct server *s);
 
 /* Makes a blocked turn return. Safe from a signal handler. */
 void server_break(struct server *s);

@@ -93,13 +93,17 @@ struct server {
 	uid_t uid;
 	uid_t overflow_uid; /* what the kernel says of uids that are not mapped here */
 	bool private_;
+	bool called;     /* this turn: the control fd */
 	bool unfinished; /* something is left to send at once: do not block */
 	int starter;     /* pidfd, or -1 */
+	struct progress progress;
+	struct kept_out_list kept_out;
 };
 
 /* Tags of the daemon's own descriptors that are no connection. */
 #define SERVER_TAG_LISTENER UINT64_C(0xffffffff)
 #define SERVER_TAG_STARTER UINT64_C(0xfffffffe)
+#define SERVER_TAG_CONTROL UINT64_C(0xfffffffd)
 
 enum {
 	SERVER_EVENTS = 1024,         /* of the kernel, a turn */

@@ -36,6 +36,7 @@ enum option_id {
 	OPTION_SOCKET,
 	OPTION_PRIVATE,
 	OPTION_READY_FD,
+	OPTION_NO_KEEPER,
 	OPTION_LOG_LEVEL,
 	OPTION_HELP,
 	OPTION_VERSION,
@@ -47,6 +48,7 @@ static const struct option names[] = {
 	{"socket", required_argument, NULL, OPTION_SOCKET},
 	{"private", no_argument, NULL, OPTION_PRIVATE},
 	{"ready-fd", required_argument, NULL, OPTION_READY_FD},
+	{"no-keeper", no_argument, NULL, OPTION_NO_KEEPER},
 	{"log-level", required_argument, NULL, OPTION_LOG_LEVEL},
 	{"help", no_argument, NULL, OPTION_HELP},
 	{"version", no_argument, NULL, OPTION_VERSION},
@@ -64,6 +66,7 @@ static const char help[] =
 	"  --private          serve this user only, at an address of its own, and end\n"
 	"                     with the process that started it\n"
 	"  --ready-fd N       write READY=1 and the address to file descriptor N\n"
+	"  --no-keeper        serve in this process, which nothing replaces when it dies\n"
 	"  --log-level LEVEL  error, warning, notice, info or debug\n"
 	"  --help             print this, and end\n"
 	"  --version          print the versions of program and protocol, and end\n"
@@ -172,6 +175,9 @@ static int take_option(struct parsing *p, int id, const char *value, const char 
 		return 0;
 	case OPTION_READY_FD:
 		return set_ready_fd(p, value);
+	case OPTION_NO_KEEPER:
+		p->options.no_keeper = true;
+		return 0;
 	case OPTION_LOG_LEVEL:
 		return set_log_level(p, value);
 	case OPTION_HELP:

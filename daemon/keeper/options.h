@@ -18,6 +18,7 @@ struct options {
 	const char *socket; /* absolute path; NULL: not given */
 	bool private_;      /* an abstract address, for this uid, until the starter has ended */
 	int ready_fd;       /* -1: not given */
+	bool no_keeper;     /* the loop alone */
 	bool log_level_set;
 	enum config_log_level log_level;
 	bool help, version; /* print and end; whatever followed was not looked at */

@@ -9,6 +9,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum {
 	FD_ZONE_FIRST = 3,
@@ -30,6 +31,9 @@ int fd_move_up(int fd);
  */
 int fd_zone_plug(void);
 void fd_zone_unplug(void);
+
+/* How many fds are open outside of the zone, among the first `max`, at most 4096. */
+uint64_t fd_count_lasting(uint64_t max);
 
 /* 1 if both numbers are copies of one open file description, 0 if not, or negative errno:
  * fcntl(F_DUPFD_QUERY), before Linux 6.10 kcmp(KCMP_FILE). Lock-free: safe on any client's fd. */

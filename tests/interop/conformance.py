@@ -101,6 +101,12 @@ class Daemon:
             self.stack = stack.pop_all()
         return self
 
+    def loop(self):
+        """The pid of the process that serves, which is what the daemon tells: the keeper's child."""
+        pid = self.process.pid
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+        return int(children) if children else pid
+
     def end(self):
         self.process.terminate()
         try:
@@ -1448,7 +1454,7 @@ def P_welcome(t):
     equal(t.client(features=()).features, frozenset(), "features")
     welcome = client.welcome
     equal((welcome.magic, welcome.protocol, welcome.message_max, welcome.records_max,
-           welcome.fds_max, welcome.pid), (MAGIC, 1, MESSAGE_MAX, 1024, 253, t.daemon.process.pid),
+           welcome.fds_max, welcome.pid), (MAGIC, 1, MESSAGE_MAX, 1024, 253, t.daemon.loop()),
           "WELCOME")
     check(abs(client.clock_offset) < SECOND, "the daemon's clock is another")
     check(t.client().session != client.session, "a session's number is used again")
@@ -1672,7 +1678,7 @@ def P_status(t):
     accepted(client, wait(1), deadline(1, FOREVER, READ), timer_set(1, FOREVER))
     status = client.status()[0]
     equal((status.pid, status.protocol, status.connections, status.watches, status.waiting,
-           status.timers, status.deadlines), (t.daemon.process.pid, 1, 1, 1, 1, 1, 1), "numbers")
+           status.timers, status.deadlines), (t.daemon.loop(), 1, 1, 1, 1, 1, 1), "numbers")
     check(status.started < before.now <= status.now <= time.monotonic_ns(), "times")
     b.send(b"x")
     expect(client, READY)

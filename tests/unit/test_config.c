@@ -96,6 +96,7 @@ static void defaults_of_a_usual_machine(void **state)
 	assert_int_equal(c.log_level, CONFIG_LOG_NOTICE);
 	assert_int_equal(c.reserve_fds, 64);
 	assert_int_equal(c.hello_timeout, 10000 * MS);
+	assert_int_equal(c.stuck_after, 10000 * MS);
 	assert_int_equal(c.limits.value[CONFIG_CONNECTIONS], 7380);
 	assert_int_equal(c.limits.value[CONFIG_WATCHES], 2500000);
 	assert_int_equal(c.limits.value[CONFIG_TIMERS], 1048576);
@@ -191,6 +192,7 @@ static void every_key_is_read(void **state)
 				   "log-level: debug\n"
 				   "reserve-fds: 100\n"
 				   "hello-timeout: 1500ms\n"
+				   "stuck-after: 3s\n"
 				   "limits: {connections: 2k, watches: 1M, timers: 0, parks: 10,\n"
 				   "         note-bytes: 1G, fds-received: 7, fds-unread: 8}\n"
 				   "users:\n"
@@ -212,6 +214,7 @@ static void every_key_is_read(void **state)
 	assert_int_equal(c.log_level, CONFIG_LOG_DEBUG);
 	assert_int_equal(c.reserve_fds, 100);
 	assert_int_equal(c.hello_timeout, 1500 * MS);
+	assert_int_equal(c.stuck_after, 3000 * MS);
 	assert_int_equal(c.limits.value[CONFIG_CONNECTIONS], 2000);
 	assert_int_equal(c.limits.value[CONFIG_WATCHES], 1000000);
 	assert_int_equal(c.limits.value[CONFIG_TIMERS], 0);
@@ -225,7 +228,7 @@ static void every_key_is_read(void **state)
 	assert_int_equal(c.n_overrides, 4);
 	assert_string_equal(c.overrides[0].who.name, "root");
 	assert_false(c.overrides[0].who.resolved);
-	assert_int_equal(c.overrides[0].who.line, 9);
+	assert_int_equal(c.overrides[0].who.line, 10);
 	assert_int_equal(c.overrides[0].who.column, 3);
 	assert_true(c.overrides[0].limits.set[CONFIG_WATCHES]);
 	assert_false(c.overrides[0].limits.set[CONFIG_PARKS]);
@@ -292,7 +295,7 @@ static const struct fault faults[] = {
 	{"sockt: /a", 1, 1, "did you mean socket?"},
 	{"Log_Level: info", 1, 1, "did you mean log-level?"},
 	{"zebra: 1", 1, 1,
-	 "there are: socket, backend, log-level, reserve-fds, hello-timeout, "
+	 "there are: socket, backend, log-level, reserve-fds, hello-timeout, stuck-after, "
 	 "limits, users, groups, connect, inspect, trusted, ttys"},
 	{"limits:\n  watchs: 1", 2, 3, "did you mean watches?"},
 	{"users: {root: {watchs: 1}}", 1, 16, "users.\"root\": the limit \"watchs\""},
@@ -337,6 +340,8 @@ static const struct fault faults[] = {
 	{"hello-timeout: 1h", 1, 16, "not a time with its unit"},
 	{"hello-timeout: '10s'", 1, 16, "not a time with its unit"},
 	{"hello-timeout: 9ms", 1, 16, "out of range"},
+	{"stuck-after: 99ms", 1, 14, "from 100ms to 60min"},
+	{"stuck-after: 10", 1, 14, "not a time with its unit"},
 	{"hello-timeout: 3601s", 1, 16, "out of range"},
 	{"hello-timeout: 999999999999999999999min", 1, 16, "out of range"},
 	/* words and paths */

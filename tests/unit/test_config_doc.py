@@ -52,7 +52,7 @@ def yaml_keys(depth):
 
 class Keys(unittest.TestCase):
     def test_tables_are_found(self):
-        self.assertEqual(len(parser_keys()), 12)
+        self.assertEqual(len(parser_keys()), 13)
         self.assertEqual(len(parser_limits()), 7)
 
     def test_manual_has_every_key(self):
@@ -80,7 +80,7 @@ class Options(unittest.TestCase):
         return re.findall(r'\{"([a-z-]+)", \w+_argument', table)
 
     def test_table_is_found(self):
-        self.assertEqual(len(self.options()), 8)
+        self.assertEqual(len(self.options()), 9)
 
     def test_help_has_every_option(self):
         help_text = between("daemon/keeper/options.c", "char help[] =", ";\n")

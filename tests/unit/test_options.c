@@ -55,7 +55,8 @@ static void nothing_gives_the_defaults(void **state)
 	assert_null(o.config);
 	assert_null(o.socket);
 	assert_int_equal(o.ready_fd, -1);
-	assert_false(o.check || o.private_ || o.log_level_set || o.help || o.version);
+	assert_false(o.check || o.private_ || o.no_keeper || o.log_level_set || o.help ||
+		     o.version);
 }
 
 static void every_option_is_taken(void **state)
@@ -70,7 +71,9 @@ static void every_option_is_taken(void **state)
 	assert_true(o.log_level_set);
 	assert_int_equal(o.log_level, CONFIG_LOG_ERROR);
 
-	o = parse_valid(WORDS("--private", "--ready-fd=2147483647", "--log-level=debug"));
+	o = parse_valid(
+		WORDS("--private", "--no-keeper", "--ready-fd=2147483647", "--log-level=debug"));
+	assert_true(o.no_keeper);
 	assert_true(o.private_);
 	assert_int_equal(o.ready_fd, 2147483647);
 	assert_int_equal(o.log_level, CONFIG_LOG_DEBUG);
@@ -117,7 +120,7 @@ static void mistakes_are_one_sentence(void **state)
 		{{"--nonsense"}, "there is no option --nonsense"},
 		{{"--private", "-x"}, "there is no option -x"},
 		{{"-xy"}, "there is no option -x"},
-		{{"--no-keeper"}, "there is no option --no-keeper"},
+		{{"--no-keeper=1"}, "--no-keeper takes no value"},
 		{{"--config"}, "--config needs a value"},
 		{{"--private", "--socket"}, "--socket needs a value"},
 		{{"--private=yes"}, "--private takes no value"},

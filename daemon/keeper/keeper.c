@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+#include "keeper.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "daemon/core/cleanup.h"
+#include "daemon/poller/fd.h"
+#include "keeper_internal.h"
+#include "protocol/wire.h"
+
+/*
+ * The process that must not fail, and therefore does little: it talks to no client and reads
+ * nothing but its children's fixed messages, its configuration and signals. It holds what outlives
+ * a loop: the listening socket with its backlog (so that nobody is refused while there is no
+ * loop), the last good configuration, and whom to blame.
+ *
+ * It waits in one ppoll(2): for signals (a signalfd; SIGCHLD tells of exits and stops), for the
+ * loop's channel, for the loop's wake (progress.h) and for the time when to look at it. While the
+ * loop is idle the keeper sleeps without a time, so that both make no system call.
+ *
+ * SIGHUP is the keeper's: it reads the file and sends a good one to the loop as a text. A bad one
+ * changes nothing, so a new loop always has settings that were good. What needs a restart of the
+ * daemon (socket, backend) stays as it was at the start for later loops, too.
+ */
+
+static int64_t clock_now(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* ---- Making and ending ---- */
+
+/* From here on signals wait in the fd; the loop unblocks its own. */
+static int open_signals(void)
+{
+	struct sigaction standard = {.sa_handler = SIG_DFL};
+	sigset_t signals;
+	int fd;
+
+	(void)sigemptyset(&signals);
+	(void)sigaddset(&signals, SIGTERM);
+	(void)sigaddset(&signals, SIGINT);
+	(void)sigaddset(&signals, SIGHUP);
+	(void)sigaddset(&signals, SIGCHLD);
+	/* if it was ignored when we were started, no exit would be told */
+	(void)sigaction(SIGCHLD, &standard, NULL);
+	(void)sigprocmask(SIG_SETMASK, &signals, NULL);
+	fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? -errno : fd_move_up(fd);
+}
+
+static enum exit_status init(struct keeper *k)
+{
+	enum exit_status status = start_load(k->options, &k->ready_fd, k->log, &k->settings);
+	int r;
+
+	if (status != STATUS_OK)
+		return status;
+	r = start_listen(k->options, &k->settings.config, k->log, &k->listener);
+	if (r == 0) {
+		k->signal_fd = r = open_signals();
+		if (r >= 0) {
+			k->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+			k->wake_fd = r = k->wake_fd < 0 ? -errno : fd_move_up(k->wake_fd);
+		}
+		if (r < 0)
+			log_error(k->log, "the keeper cannot start: %s", strerror(-r));
+	}
+	if (r < 0) {
+		start_tell(&k->ready_fd, "ERROR=cannot start: ", strerror(-r));
+		return STATUS_FAILURE;
+	}
+	if (k->options->private_)
+		k->starter = start_open_starter();
+	return STATUS_OK;
+}
+
+static void deinit(struct keeper *k)
+{
+	log_site_end(k->log, &k->deaths, CONFIG_LOG_WARNING, "deaths of loops");
+	log_site_end(k->log, &k->pauses, CONFIG_LOG_WARNING, "pauses before loops");
+	log_site_end(k->log, &k->restarts, CONFIG_LOG_NOTICE, "new loops");
+	listener_close(&k->listener);
+	child_drop(&k->loop);
+	settings_clear(&k->settings);
+	for (size_t i = 0; i < 4; i++) {
+		int fd = (int[]){k->starter, k->ready_fd, k->signal_fd, k->wake_fd}[i];
+
+		if (fd >= 0)
+			(void)close(fd);
+	}
+}
+
+/* ---- What the loop says ---- */
+
+static void loop_serves(struct keeper *k, int64_t now)
+{
+	if (k->loop.serves)
+		return;
+	k->loop.serves = true;
+	if (k->died != 0)
+		log_limited(k->log, &k->restarts, now, CONFIG_LOG_NOTICE,
+			    "a new loop (pid %d) serves, %.2f ms after the end of the former",
+			    (int)k->loop.pid, (double)(now - k->died) / 1e6);
+	if (k->served)
+		return;
+	k->served = true;
+	log_notice(k->log,
+		   "readyd " READYD_VERSION " serves %s, protocol %d to %d; keeper pid %d, "
+		   "loop pid %d",
+		   k->listener.address, WIRE_PROTOCOL_LOWEST, WIRE_PROTOCOL_HIGHEST, (int)getpid(),
+		   (int)k->loop.pid);
+	start_tell(&k->ready_fd, "READY=1\nREADYD_SOCKET=", k->listener.address);
+}
+
+static void send_settings(struct keeper *k)
+{
+	CLEANUP_FD int fd = -1;
+	int r;
+
+	if (k->settings.text) {
+		fd = channel_text_to_fd(k->settings.text, k->settings.size);
+		r = fd < 0 ? fd : channel_send(k->loop.channel, CHANNEL_SETTINGS, 0, fd);
+	} else {
+		r = channel_send(k->loop.channel, CHANNEL_DEFAULTS, 0, -1);
+	}
+	if (r < 0)
+		log_warning(k->log,
+			    "the loop could not be told of the new settings (%s): the next "
+			    "one has them",
+			    strerror(-r));
+}
+
+static void reload(struct keeper *k, int64_t now)
+{
+	struct settings fresh = {0};
+	char *backend;
+
+	if (settings_load(k->options, k->log, &fresh, NULL) < 0) {
+		log_error(k->log, "reload failed: the former settings stay");
+		return;
+	}
+	backend = k->settings.config.backend;
+	k->settings.config.backend = fresh.config.backend;
+	fresh.config.backend = backend;
+	settings_clear(&k->settings);
+	k->settings = fresh;
+	settings_apply_level(k->options, &fresh.config, k->log);
+	if (k->loop.channel < 0) {
+		log_notice(k->log, "configuration read anew, for the next loop");
+		return;
+	}
+	watchdog_set_limit(&k->loop.watchdog, fresh.config.stuck_after, now);
+	send_settings(k);
+}
+
+static void hear_loop(struct keeper *k, int64_t now)
+{
+	struct channel_message message;
+	int r;
+
+	while (k->loop.channel >= 0) {
+		r = channel_receive(k->loop.channel, &message, NULL);
+		if (r == -EAGAIN)
+			return;
+		if (r == 0 || (r < 0 && r != -EBADMSG)) {
+			(void)close(steal_fd(&k->loop.channel)); /* SIGCHLD will tell more */
+			return;
+		}
+		if (r == 1 && message.type == CHANNEL_SERVING)
+			loop_serves(k, now);
+		else if (r == 1 && message.type == CHANNEL_FAILED)
+			k->failure = message.value;
+		else if (r == 1 && message.type == CHANNEL_RELOAD)
+			reload(k, now);
+		else
+			log_warning(k->log, "the loop (pid %d) said what the keeper does not know",
+				    (int)k->loop.pid);
+	}
+}
+
+/* ---- What the keeper does ---- */
+
+static void make_loop(struct keeper *k, int64_t now)
+{
+	int r = child_make(k, now);
+
+	if (r == 0)
+		return;
+	log_error(k->log, "cannot make a loop: %s", strerror(-r));
+	if (!k->served) {
+		start_tell(&k->ready_fd, "ERROR=cannot start: ", strerror(-r));
+		k->ended = true;
+		k->status = STATUS_FAILURE;
+		return;
+	}
+	death_schedule(k, true, now);
+}
+
+static void look(struct keeper *k, int64_t now)
+{
+	struct child *c = &k->loop;
+
+	switch (watchdog_look(&c->watchdog, progress_busy_since(c->page), now)) {
+	case WATCHDOG_SLEEP:
+		if (progress_fall_asleep(c->page))
+			watchdog_sleep(&c->watchdog);
+		return;
+	case WATCHDOG_ABORT:
+		death_note_stuck(k);
+		(void)kill(c->pid, SIGABRT);
+		return;
+	case WATCHDOG_KILL:
+		log_warning(k->log, "killing the loop (pid %d)", (int)c->pid);
+		(void)kill(c->pid, SIGKILL);
+		return;
+	case WATCHDOG_LEAVE:
+		death_leave_behind(k, now);
+		return;
+	default:
+		return;
+	}
+}
+
+static void stop(struct keeper *k, int64_t now)
+{
+	if (k->stopping)
+		return;
+	k->stopping = true;
+	log_notice(k->log, "ending");
+	if (k->loop.pid == 0) {
+		k->ended = true;
+		return;
+	}
+	(void)kill(k->loop.pid, SIGTERM);
+	watchdog_ending(&k->loop.watchdog, now);
+}
+
+/* One change of one child. */
+static void child_changed(struct keeper *k, const siginfo_t *info, int64_t now)
+{
+	if (info->si_pid != k->loop.pid) {
+		if (info->si_code == CLD_STOPPED || info->si_code == CLD_CONTINUED)
+			return;
+		k->left_behind -= k->left_behind > 0;
+		log_notice(k->log, "a loop that was left behind (pid %d) has ended",
+			   (int)info->si_pid);
+		return;
+	}
+	switch (info->si_code) {
+	case CLD_STOPPED:
+		log_warning(k->log, "the loop (pid %d) was stopped by SIG%s", (int)info->si_pid,
+			    sigabbrev_np(info->si_status));
+		watchdog_stopped(&k->loop.watchdog, now);
+		return;
+	case CLD_CONTINUED:
+		watchdog_continued(&k->loop.watchdog, now);
+		return;
+	default:
+		hear_loop(k, now); /* its last words */
+		death_of_loop(k, info, now);
+		return;
+	}
+}
+
+static void reap(struct keeper *k, int64_t now)
+{
+	for (;;) {
+		siginfo_t info = {0};
+
+		if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WCONTINUED | WNOHANG) < 0 ||
+		    info.si_pid == 0)
+			return;
+		child_changed(k, &info, now);
+	}
+}
+
+static void heed_signals(struct keeper *k, int64_t now)
+{
+	struct signalfd_siginfo info;
+
+	while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
+		switch (info.ssi_signo) {
+		case SIGCHLD:
+			reap(k, now);
+			break;
+		case SIGHUP:
+			reload(k, now);
+			break;
+		default:
+			stop(k, now);
+			break;
+		}
+	}
+}
+
+/* ---- Waiting ---- */
+
+static int64_t next_time(const struct keeper *k)
+{
+	return k->loop.pid != 0 ? k->loop.watchdog.next : k->restart_at;
+}
+
+/* Waits for whatever comes first and hears it. */
+static void wait_and_hear(struct keeper *k)
+{
+	struct pollfd fds[] = {
+		{.fd = k->signal_fd, .events = POLLIN},
+		{.fd = k->wake_fd, .events = POLLIN},
+		{.fd = k->loop.channel, .events = POLLIN},
+	};
+	int64_t next = next_time(k), left = next - clock_now(), now;
+	struct timespec timeout = {0};
+	uint64_t count;
+
+	if (left > 0) {
+		timeout.tv_sec = left / INT64_C(1000000000);
+		timeout.tv_nsec = left % INT64_C(1000000000);
+	}
+	if (ppoll(fds, 3, next == INT64_MAX ? NULL : &timeout, NULL) < 0)
+		return; /* EINTR, or no memory for it: again */
+	now = clock_now();
+	if (fds[1].revents && read(k->wake_fd, &count, sizeof(count)) > 0)
+		watchdog_wake(&k->loop.watchdog, now);
+	if (fds[2].revents)
+		hear_loop(k, now);
+	if (fds[0].revents)
+		heed_signals(k, now);
+}
+
+enum exit_status keeper_run(const struct options *options, int ready_fd, struct log *log,
+			    struct loop_signals *signals)
+{
+	struct keeper k = {
+		.options = options,
+		.log = log,
+		.signals = signals,
+		.listener = {.fd = -1},
+		.starter = -1,
+		.ready_fd = ready_fd,
+		.signal_fd = -1,
+		.wake_fd = -1,
+		.loop = {.channel = -1},
+		.status = STATUS_OK,
+	};
+	int64_t now;
+
+	k.status = init(&k);
+	k.ended = k.status != STATUS_OK;
+	while (!k.ended) {
+		now = clock_now();
+		if (k.loop.pid == 0 && k.restart_at <= now)
+			make_loop(&k, now);
+		else if (k.loop.pid != 0 && k.loop.watchdog.next <= now)
+			look(&k, now);
+		if (!k.ended)
+			wait_and_hear(&k);
+	}
+	deinit(&k);
+	return k.status;
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+#include "loop.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "channel.h"
+#include "daemon/core/cleanup.h"
+#include "daemon/poller/fd.h"
+
+/*
+ * Turn after turn, and between two turns what signals and the keeper ask for. With a keeper, the
+ * configuration comes from there as a text; a SIGHUP that reaches the loop is passed on to the
+ * keeper, which has the file read and hands it to this loop as to all that come later. Without one,
+ * the loop reads the file itself.
+ *
+ * The keeper's end ends the loop: the kernel kills it (PR_SET_PDEATHSIG), and should that not
+ * happen, the channel is at its end.
+ */
+
+enum { POLL_FAILURES = 3 }; /* in a row, after which the loop gives up */
+
+int loop_start(struct loop *l, struct server_options *options)
+{
+	int r;
+
+	options->control = l->channel;
+	options->log = l->log;
+	r = server_new(options, &l->server);
+	if (r < 0)
+		return r;
+	l->signals->running = l->server;
+	fd_zone_unplug();
+	return 0;
+}
+
+static void adopt(struct loop *l, struct settings *settings)
+{
+	settings_apply_level(l->options, &settings->config, l->log);
+	server_reload(l->server, &settings->config);
+	settings_clear(settings);
+	log_notice(l->log, "configuration read anew");
+}
+
+/* Without a keeper. Libraries that look up users may open what stays open: not in the zone. */
+static void reload(struct loop *l)
+{
+	struct settings settings = {0};
+
+	if (fd_zone_plug() == 0 && settings_load(l->options, l->log, &settings, NULL) == 0)
+		adopt(l, &settings);
+	else
+		log_error(l->log, "reload failed: the former settings stay");
+	fd_zone_unplug();
+}
+
+/* What the keeper sent: a text that it could read, so that failing is a matter of memory. */
+static void take_settings(struct loop *l, int fd)
+{
+	struct settings settings = {0};
+	char *text = NULL;
+	size_t size = 0;
+	int r = 0;
+
+	if (fd >= 0)
+		r = channel_text_from_fd(fd, &text, &size);
+	if (r == 0)
+		r = settings_parse(l->options, text, size, l->log, &settings);
+	if (r == 0)
+		adopt(l, &settings);
+	else
+		log_error(l->log,
+			  "the new configuration could not be taken over (%s): this loop "
+			  "keeps the former settings, the next one has the new",
+			  strerror(-r));
+}
+
+/* false: the keeper is gone. */
+static bool hear_keeper(struct loop *l)
+{
+	struct channel_message message;
+	int r;
+
+	if (fd_zone_plug() < 0) /* no fds at all: asked again in the next turn */
+		return true;
+	for (;;) {
+		CLEANUP_FD int fd = -1;
+
+		r = channel_receive(l->channel, &message, &fd);
+		if (r <= 0)
+			break;
+		if (message.type == CHANNEL_DEFAULTS ||
+		    (message.type == CHANNEL_SETTINGS && fd >= 0))
+			take_settings(l, fd);
+	}
+	fd_zone_unplug();
+	if (r == -EAGAIN)
+		return true;
+	log_error(l->log, "the keeper is gone (%s): ending", r == 0 ? "end" : strerror(-r));
+	return false;
+}
+
+static void heed_reload(struct loop *l)
+{
+	l->signals->reload = 0;
+	if (l->channel < 0)
+		reload(l);
+	else
+		(void)channel_send(l->channel, CHANNEL_RELOAD, 0, -1);
+}
+
+/* One turn and what it brings. Returns whether there is to be another; else *ret_end is set. */
+static bool turn(struct loop *l, int *failures, enum loop_end *ret_end)
+{
+	int r = server_turn(l->server);
+
+	if (r > 0) {
+		*ret_end = LOOP_DONE;
+		return false;
+	}
+	if (r == 0) {
+		*failures = 0;
+		*ret_end = LOOP_ENDED;
+		return !server_is_called(l->server) || hear_keeper(l);
+	}
+	log_error(l->log, "the poller failed: %s", strerror(-r));
+	*ret_end = LOOP_FAILED;
+	return ++*failures < POLL_FAILURES;
+}
+
+enum loop_end loop_run(struct loop *l)
+{
+	enum loop_end end = LOOP_ENDED;
+	bool said = false;
+	int failures = 0;
+
+	while (!l->signals->stop) {
+		if (l->signals->reload)
+			heed_reload(l);
+		if (!turn(l, &failures, &end))
+			break;
+		if (!said && l->channel >= 0 && failures == 0)
+			(void)channel_send(l->channel, CHANNEL_SERVING, 0, -1);
+		said = true;
+	}
+	if (l->signals->stop)
+		log_at(l->log, l->channel < 0 ? CONFIG_LOG_NOTICE : CONFIG_LOG_INFO, "ending");
+	l->signals->running = NULL;
+	l->server = server_free(l->server);
+	return l->signals->stop ? LOOP_ENDED : end;
+}
