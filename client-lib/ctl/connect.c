@@ -65,8 +65,8 @@ int ctl_try_connect(const struct ctl *ctl, struct readyd **ret)
 
 static void complain_no_daemon(const struct ctl *ctl)
 {
-	static const char advice[] = "start one with 'systemctl start readyd.socket', or for this "
-				     "user alone with 'readyd --private'";
+	static const char advice[] = "start one with 'readyd', or let readyctl do it for this "
+				     "user alone: 'readyctl --private'";
 	const char *named = secure_getenv("READYD_SOCKET");
 	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
 

@@ -5,11 +5,16 @@
  * itself. It shows the whole life of a watch: watch, wait, ready, drain, wait again, unwatch; a
  * deadline that every read extends; and what to do when the peer reads slowly.
  *
- *   echo [--port N] [--idle SECONDS]
+ *   cc -o echo echo.c $(pkg-config --cflags --libs readyd)
+ *   ./echo [--port N] [--idle SECONDS]
  *
  * Listens on 127.0.0.1, prints "port N", and serves until SIGTERM or SIGINT. Without a running
  * daemon it starts a private one.
  */
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* accept4 */
+#endif
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -27,7 +32,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "client-lib/readyd.h"
+#include <readyd.h>
 
 #define SECOND INT64_C(1000000000)
 

@@ -235,12 +235,13 @@ static void look(struct keeper *k, int64_t now)
 	}
 }
 
-static void stop(struct keeper *k, int64_t now)
+static void stop(struct keeper *k, const struct signalfd_siginfo *why, int64_t now)
 {
 	if (k->stopping)
 		return;
 	k->stopping = true;
-	log_notice(k->log, "ending");
+	log_notice(k->log, "ending on SIG%s from pid %u, uid %u", sigabbrev_np((int)why->ssi_signo),
+		   why->ssi_pid, why->ssi_uid);
 	if (k->loop.pid == 0) {
 		k->ended = true;
 		return;
@@ -301,7 +302,7 @@ static void heed_signals(struct keeper *k, int64_t now)
 			reload(k, now);
 			break;
 		default:
-			stop(k, now);
+			stop(k, &info, now);
 			break;
 		}
 	}

@@ -117,6 +117,8 @@ static bool turn(struct loop *l, int *failures, enum loop_end *ret_end)
 	int r = server_turn(l->server);
 
 	if (r > 0) {
+		log_notice(l->log,
+			   "ending: the starter has exited, and for 10 s nobody was connected");
 		*ret_end = LOOP_DONE;
 		return false;
 	}

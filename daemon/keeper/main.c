@@ -137,9 +137,11 @@ int main(int argc, char *argv[])
 		return STATUS_USAGE;
 	}
 	if (ready_fd == -EMFILE || fd_zone_plug() < 0) {
-		(void)fprintf(stderr,
-			      "readyd: cannot fill fds 3 to 255 with /dev/null: give it more "
-			      "fds (LimitNOFILE=, ulimit -n)\n");
+		(void)fprintf(
+			stderr,
+			"readyd: error: cannot fill fds 3 to 255 with /dev/null; readyd needs "
+			"at least 320 fds, and has %ld: raise LimitNOFILE= or ulimit -n\n",
+			sysconf(_SC_OPEN_MAX));
 		return STATUS_FAILURE;
 	}
 	log_init(&log, STDERR_FILENO,

@@ -2,9 +2,11 @@
 #include "settings.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "daemon/core/cleanup.h"
 
@@ -31,7 +33,7 @@ static void complain(struct complaints *to, const char *path, unsigned line, uns
 	if (to->log)
 		log_error(to->log, "%s%s: %s", path, place, text);
 	else
-		(void)fprintf(stderr, "readyd: %s%s: %s\n", path, place, text);
+		(void)fprintf(stderr, "readyd: error: %s%s: %s\n", path, place, text);
 	if (!to->first && asprintf(&to->first, "%s%s: %s", path, place, text) < 0)
 		to->first = NULL;
 }
@@ -41,16 +43,36 @@ static const char *path_of(const struct options *options)
 	return options->config ? options->config : OPTIONS_CONFIG_DEFAULT;
 }
 
+/* Not what could make us wait: a FIFO, a device. */
+static int open_regular(const char *path, FILE **ret)
+{
+	CLEANUP_FD int fd = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISDIR(st.st_mode))
+		return -EISDIR;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	*ret = fdopen(fd, "r");
+	if (!*ret)
+		return -errno;
+	(void)steal_fd(&fd);
+	return 0;
+}
+
 /* All of a file; of an empty one a newline, since not every fmemopen(3) takes nothing. */
 static int read_text(const char *path, char **ret, size_t *ret_size)
 {
 	CLEANUP_MEMORY char *text = NULL;
-	FILE *file = fopen(path, "re");
+	FILE *file;
 	size_t size;
 	int r = 0;
 
-	if (!file)
-		return -errno;
+	r = open_regular(path, &file);
+	if (r < 0)
+		return r;
 	text = malloc(TEXT_MAX + 1);
 	if (!text) {
 		(void)fclose(file);
@@ -129,6 +151,20 @@ int settings_parse(const struct options *options, char *text, size_t size, struc
 	return r;
 }
 
+static const char *why_unreadable(int r)
+{
+	switch (r) {
+	case -ENOENT:
+		return "there is no such file";
+	case -EISDIR:
+		return "this is a directory; name a file";
+	case -EINVAL:
+		return "this is no regular file";
+	default:
+		return strerror(-r);
+	}
+}
+
 static int load(const struct options *options, struct complaints *to, struct settings *ret)
 {
 	const char *path = path_of(options);
@@ -142,7 +178,7 @@ static int load(const struct options *options, struct complaints *to, struct set
 	if (r == -ENOENT && !options->config)
 		return parse_text(options, NULL, 0, to, ret);
 	if (r < 0) {
-		complain(to, path, 0, 0, r == -ENOENT ? "there is no such file" : strerror(-r));
+		complain(to, path, 0, 0, why_unreadable(r));
 		return r;
 	}
 	return parse_text(options, text, size, to, ret);

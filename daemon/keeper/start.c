@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -84,6 +85,21 @@ static char *default_socket(void)
 	return path;
 }
 
+/* Who is let in by the configuration may still not be able to open the socket. */
+static void warn_of_mode(const char *path, const struct config *config, struct log *log)
+{
+	struct stat st;
+
+	if ((config->trusted.n == 0 && config->connect.n == 0) || stat(path, &st) < 0 ||
+	    (st.st_mode & 077) != 0)
+		return;
+	log_warning(log,
+		    "`trusted` and `connect` name users, but only uid %u can open %s: make a group "
+		    "readyd (groupadd --system readyd), add the users to it (usermod -aG readyd "
+		    "USER), and start readyd again as root",
+		    (unsigned)st.st_uid, path);
+}
+
 int start_listen(const struct options *options, const struct config *config, struct log *log,
 		 struct listener *ret)
 {
@@ -96,8 +112,13 @@ int start_listen(const struct options *options, const struct config *config, str
 		path = options->socket;
 	else if (config->socket)
 		path = config->socket;
-	if (path)
-		return listener_open_path(ret, path, log);
+	if (path) {
+		int r = listener_open_path(ret, path, log);
+
+		if (r == 0)
+			warn_of_mode(path, config, log);
+		return r;
+	}
 	log_error(log, "where to listen? XDG_RUNTIME_DIR is not set: use --socket PATH or "
 		       "--private");
 	return -EINVAL;
