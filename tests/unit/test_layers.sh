@@ -57,7 +57,8 @@ found() {
 	fi
 }
 
-find protocol config daemon client-lib systemd -name '*.[ch]' | sort >"$work/files"
+find ./*/ -name '*.[ch]' | sed 's|^\./||' | sort |
+	grep '^protocol/\|^config/\|^daemon/\|^client-lib/\|^systemd/' >"$work/files"
 while read -r file; do
 	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*"\(.*\)".*/\1/p' "$file" >"$work/names"
 	while read -r name; do
