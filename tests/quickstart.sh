@@ -9,6 +9,7 @@
 #   N connections, N messages, N entries, N entries a batch, p50 N us, p99 N us
 set -eu
 top=$(cd "$(dirname "$0")/.." && pwd)
+cd "$top"
 . "$top/tests/lib.sh"
 
 connections=1000 messages=200000
@@ -19,7 +20,7 @@ need $BUILD_PACKAGES
 build "$top/build"
 
 work=$(mktemp -d)
-daemon= echo= load=
+daemon="" echo="" load=""
 finish() {
 	status=$?
 	exec 3>&- || :
@@ -38,11 +39,12 @@ trap 'exit 143' TERM
 wait_for() {
 	tries=0
 	until grep -q "$2" "$1" 2>/dev/null; do
-		kill -0 "$3" 2>/dev/null && [ $((tries += 1)) -lt 600 ] || {
+		tries=$((tries + 1))
+		if [ $tries = 600 ] || ! kill -0 "$3" 2>/dev/null; then
 			echo "quickstart: \"$2\" never came:" >&2
 			cat "$work"/*.log >&2
 			exit 1
-		}
+		fi
 		sleep 0.05
 	done
 }

@@ -2,30 +2,38 @@
 # SPDX-License-Identifier: MIT
 # Builds readyd and runs its tests: the short tier.
 #
-#   sh tests/run.sh [STEP]...
+#   sh tests/run.sh [--build FOLDER] [STEP]...
 #
-# Installs what it needs. Without steps: all of them, in order. Output of each step is kept in
-# build/test-logs. Ends with the line "N passed, N failed"; exit status 1 if anything failed.
+# Installs what it needs. Without steps: all of them, in order. With --build, tests what is built in
+# that folder, as `meson test` does, and neither installs nor builds. Output of each step is kept in
+# test-logs in the build folder. Ends with the line "N passed, N failed"; exit status 1 if anything
+# failed.
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
-. "$top/tests/lib.sh"
+given=
+if [ "${1-}" = --build ]; then
+	given=$(cd "${2:?--build needs a folder}" && pwd) || exit 1
+	shift 2
+fi
 cd "$top" || exit 1
+. "$top/tests/lib.sh"
 
-logs=$top/build/test-logs
+b=${given:-$top/build}
+logs=$b/test-logs
 passed=0 failed=0 skipped=0
 steps=${*:-"install build format docs unit model conformance interop integration examples sanitize mutants"}
 
-# Counts what a log says: cmocka's lines, "ok"/"not ok"/"skip" lines, and unittest's.
+# Counts what a log says: cmocka's lines, "ok"/"not ok"/"skip" lines, and unittest's. cmocka names
+# a failure or a skip again at the end of each program.
 count() { # LOG
 	awk '
-		/^\[ +OK \] /             { pass[$0] = 1 }
-		/^\[  FAILED  \] [A-Za-z_]/ && !/tests?:/ { fail[$0] = 1 }
-		/^ok /                    { pass[FNR $0] = 1 }
-		/^not ok /                { fail[FNR $0] = 1 }
-		/^skip /                  { skip[FNR $0] = 1 }
-		/ \.\.\. ok$/             { pass[FNR $0] = 1 }
-		/ \.\.\. (FAIL|ERROR)$/   { fail[FNR $0] = 1 }
-		/ \.\.\. skipped /        { skip[FNR $0] = 1 }
+		/^== /                    { program = $2 }
+		/^\[ +OK \] /             { pass[FNR] }
+		/^\[  FAILED  \] [A-Za-z_]/ && !/tests?:/  { fail[program $0] }
+		/^\[  SKIPPED \] [A-Za-z_]/ && !/tests?:/  { skip[program $0] }
+		/^ok / || / \.\.\. ok$/   { pass[FNR] }
+		/^not ok / || / \.\.\. (FAIL|ERROR)$/      { fail[FNR] }
+		/^skip / || / \.\.\. skipped /             { skip[FNR] }
 		END {
 			for (i in pass) p++
 			for (i in fail) f++
@@ -44,12 +52,23 @@ step() {
 	# shellcheck disable=SC2046
 	set -- $(count "$logs/$this.log")
 	good=$1 bad=$2 left=$3
+	case $this in
+	install | build | format | examples)
+		[ "$this_status" != 0 ] || [ "$good" -gt 0 ] || good=1
+		;;
+	*)
+		# what says nothing has tested nothing
+		[ "$good" -gt 0 ] || [ "$bad" -gt 0 ] || {
+			echo "not ok $this: no test has run" >>"$logs/$this.log"
+			bad=1
+		}
+		;;
+	esac
 	[ "$this_status" = 0 ] || [ "$bad" -gt 0 ] || bad=1
-	[ "$this_status" != 0 ] || [ "$((good + bad))" -gt 0 ] || good=1
 	passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + left))
 	printf '%-12s %5d passed %3d failed %3d skipped %5d s\n' "$this" "$good" "$bad" "$left" \
 		$(($(seconds) - this_begin))
-	grep -h '^skip \| \.\.\. skipped ' "$logs/$this.log"
+	grep -h '^skip \|^\[  SKIPPED \] [a-z]*_\| \.\.\. skipped ' "$logs/$this.log" | sort -u
 	if [ "$bad" -gt 0 ]; then
 		grep -h '^not ok \|^\[  FAILED  \]\| \.\.\. \(FAIL\|ERROR\)$' "$logs/$this.log" | sort -u
 		echo "---- the end of $logs/$this.log:"
@@ -67,85 +86,89 @@ step_install() {
 
 # Both compilers, warnings are errors.
 step_build() {
-	build "$top/build" -Dwerror=true &&
-		CC=clang build "$top/build/clang" -Dwerror=true
+	# shellcheck disable=SC2086
+	build "$b" $TEST_OPTIONS &&
+		CC=clang build "$b/clang" $TEST_OPTIONS
+}
+
+# sources NAME...: the checkout's files with such names, in a clone or not; nothing that was built.
+sources() {
+	for sources_name in "$@"; do
+		find . \( -path './build*' -o -name .git -o -name __pycache__ \) -prune -o \
+			-type f -name "$sources_name" -print
+	done
 }
 
 step_format() {
-	git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror &&
-		codespell -L nd,fo $(git ls-files ':!LICENSE' ':!*.hex')
+	sources '*.c' '*.h' | xargs clang-format --dry-run -Werror &&
+		{ sources '*.sh' && echo .ci/run; } | xargs shellcheck -x &&
+		sources '*' | grep -v -e '^\./LICENSE$' -e '\.hex$' | xargs codespell -L nd,fo
 }
 
-# The documents say what the code does.
-step_docs() {
-	status=0
-	for script in tests/unit/test_*.py; do
-		name=$(basename "$script" .py)
-		if READYD=build/daemon/readyd READYCTL=build/client-lib/ctl/readyctl python3 "$script"; then
-			echo "ok $name"
-		else
-			echo "not ok $name"
-			status=1
-		fi
-	done
-	if sh tests/unit/test_symbols.sh build/client-lib/libreadyd.so "$top"; then
-		echo "ok test_symbols"
+# told NAME COMMAND...: runs it and says how it went.
+told() {
+	told_name=$1
+	shift
+	if "$@"; then
+		echo "ok $told_name"
 	else
-		echo "not ok test_symbols"
+		echo "not ok $told_name"
 		status=1
 	fi
-	for page in $(git ls-files '*.[1-8]'); do
-		if mandoc -T lint -W warning "$page"; then
-			echo "ok manual $page"
-		else
-			echo "not ok manual $page"
-			status=1
-		fi
-	done
-	return $status
 }
 
-# unit_tests BUILD: every program of tests/unit.
-unit_tests() {
+# The documents say what the code does, and the code is in the layers that it should be.
+step_docs() {
 	status=0
-	export READYD_YAML=$top/config/readyd.yaml
-	for test in "$1"/tests/unit_*; do
-		[ -x "$test" ] && [ -f "$test" ] || continue
-		echo "== $(basename "$test")"
-		timeout 300 "$test" || { echo "exit status $? of $test" && status=1; }
+	export READYD="$b/daemon/readyd" READYCTL="$b/client-lib/ctl/readyctl" BUILD="$b"
+	for script in tests/unit/test_*.py; do
+		told "$(basename "$script" .py)" python3 "$script"
+	done
+	for script in tests/unit/test_*.sh; do
+		told "$(basename "$script" .sh)" sh "$script"
+	done
+	for page in $(sources '*.[1-8]'); do
+		told "manual $page" mandoc -T lint -W warning "$page"
 	done
 	return $status
 }
 
 step_unit() {
-	unit_tests build
+	unit_tests "$b"
 }
 
-# A seed of today's choosing; a failure prints the command that repeats it.
-step_model() {
+# model BUILD STEPS: a seed of today's choosing; a failure prints the command that repeats it.
+model() {
 	seed=${READYD_SEED:-$(seconds)}
 	for variant in 0 1; do
-		build/tests/model --seed $((seed + variant)) --steps 1000000 || return 1
+		"$1/tests/model" --seed $((seed + variant)) --steps "$2" || return 1
 		echo "ok model seed $((seed + variant))"
 	done
 }
 
-# conformance BUILD: over the wire on both backends; items shown elsewhere come from the unit tests.
+step_model() {
+	model "$b" 1000000
+}
+
+# conformance BUILD LOG: over the wire on both backends; LOG is what the unit tests of that build
+# said, which show some of the items.
 conformance() {
 	status=0
 	for backend in epoll poll; do
 		READYD=$1/daemon/readyd "$1/tests/conformance/conformance" --backend $backend \
-			--also "$logs/unit.log" || status=1
+			--also "$2" || status=1
 	done
 	return $status
 }
 
 step_conformance() {
-	conformance "$top/build"
+	# the log of this run's unit step, if it had one
+	[ -f "$logs/unit.log" ] || unit_tests "$b" >"$logs/unit.log" 2>&1
+	conformance "$b" "$logs/unit.log"
 }
 
 step_interop() {
-	READYD=$top/build/daemon/readyd python3 tests/interop/conformance.py
+	READYD=$b/daemon/readyd python3 tests/interop/conformance.py
 }
 
 # integration BUILD: each script of tests/integration.
@@ -156,13 +179,16 @@ integration() {
 		READYD=$1/daemon/readyd READYCTL=$1/client-lib/ctl/readyctl \
 			READYD_DAEMON=$1/daemon/readyd READYD_ECHO=$1/client-lib/examples/echo \
 			READYD_LOAD=$1/tests/load READYD_BUILD=$1 \
-			timeout 300 python3 "$script" || status=1
+			timeout 300 python3 "$script" || {
+			echo "not ok $script: exit status $?"
+			status=1
+		}
 	done
 	return $status
 }
 
 step_integration() {
-	integration "$top/build"
+	integration "$b"
 }
 
 step_examples() {
@@ -171,23 +197,51 @@ step_examples() {
 
 # All of it once more under AddressSanitizer and UndefinedBehaviorSanitizer.
 step_sanitize() {
-	b=$top/build/sanitize
-	build "$b" -Db_sanitize=address,undefined -Db_lundef=false -Dwerror=true || return 1
-	ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
-	export ASAN_OPTIONS UBSAN_OPTIONS
-	status=0
-	unit_tests "$b" || status=1
-	"$b/tests/model" --seed "$(seconds)" --steps 200000 || status=1
-	conformance "$b" || status=1
-	integration "$b" || status=1
-	return $status
+	s=$b/sanitize
+	# shellcheck disable=SC2086
+	build "$s" $TEST_OPTIONS -Db_sanitize=address,undefined -Db_lundef=false || return 1
+	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1
+	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+	sanitize_status=0
+	unit_tests "$s" >"$logs/sanitize-unit.log" 2>&1 || sanitize_status=1
+	cat "$logs/sanitize-unit.log"
+	model "$s" 100000 || sanitize_status=1
+	conformance "$s" "$logs/sanitize-unit.log" || sanitize_status=1
+	integration "$s" || sanitize_status=1
+	return $sanitize_status
 }
 
 step_mutants() {
 	sh tests/mutants.sh
 }
 
+# ---- The run ----
+
+for wanted in $steps; do
+	case $given:$wanted in
+	:install | :build | *:format | *:docs | *:unit | *:model | *:conformance | *:interop) ;;
+	*:integration | :examples | :sanitize | :mutants) ;;
+	*)
+		echo "run.sh: there is no step \"$wanted\"${given:+ with --build}" >&2
+		exit 2
+		;;
+	esac
+done
 mkdir -p "$logs" || exit 1
+rm -f "$logs/unit.log" "$logs/sanitize-unit.log"
+for wanted in $steps; do
+	rm -f "$logs/$wanted.log"
+done
+
+# chosen steps test what the checkout is now
+case "$given $steps " in
+/* | *" build "*) ;;
+*)
+	# shellcheck disable=SC2086
+	need $TEST_PACKAGES && build "$b" $TEST_OPTIONS || exit 1
+	;;
+esac
+
 started=$(seconds)
 for wanted in $steps; do
 	step "$wanted"
