@@ -24,7 +24,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "cleanup.h"
+#include "daemon/util/cleanup.h"
 #include "state.h"
 
 /* ---- Its life ---- */

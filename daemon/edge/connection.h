@@ -26,7 +26,9 @@ struct connection {
 	uint64_t requests;
 	struct outbox_chain chain;
 	struct backlog *backlog;
-	uint8_t lane_hint;
+	uint64_t dead;     /* registrations whose watch went without its fd; charged as watches */
+	int64_t audited;   /* when they were last counted, ns */
+	uint8_t lane_hint; /* where a free lane is looked for */
 	bool greeted;
 	bool blocked;
 	bool closing;
@@ -49,9 +51,6 @@ void connection_event(struct connection *c, unsigned mask);
 /* Reads and applies one datagram. */
 void connection_read(struct connection *c);
 
-/* Sends its answers and its ready-list, as far as the socket takes them. */
-void connection_send(struct connection *c);
-
 /* Queues an ERROR and ends the connection with the turn. */
 void connection_fail(struct connection *c, enum wire_error error, uint32_t serial,
 		     const char *text);
@@ -59,15 +58,7 @@ void connection_fail(struct connection *c, enum wire_error error, uint32_t seria
 /* Has it ended with the turn. */
 void connection_close(struct connection *c);
 
-/* The daemon ends: says so, as far as the socket takes it, and ends the connection now. */
-void connection_shutdown(struct connection *c);
-
 /* Ends it now: session, watches, fds and charges are gone. */
 void connection_free(struct connection *c);
-
-/* For request.c: adds to this turn's messages. */
-void connection_add_record(struct connection *c, const void *record);
-void connection_add_message(struct connection *c, unsigned type, unsigned flags, uint32_t serial,
-			    const void *records, size_t count, const void *tail, size_t tail_size);
 
 #endif

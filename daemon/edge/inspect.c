@@ -3,6 +3,7 @@
 
 #include "config/config.h"
 #include "request.h"
+#include "sending.h"
 
 /*
  * Replies to GET_STATUS and LIST_*. The daemon keeps no state between the replies of a list: each
@@ -105,7 +106,7 @@ void inspect_status(struct connection *c, const struct wire_view *request)
 	used = add_text(text, sizeof(text), used, READYD_VERSION);
 	used = add_text(text, sizeof(text), used, s->poller->backend->name);
 	used = add_text(text, sizeof(text), used, s->listener.address);
-	connection_add_message(c, WIRE_STATUS, 0, request->header.serial, &row, 1, text, used);
+	sending_add_message(c, WIRE_STATUS, 0, request->header.serial, &row, 1, text, used);
 }
 
 /* ---- Lists ---- */
@@ -320,6 +321,6 @@ void inspect_list(struct connection *c, const struct wire_view *request)
 		list_quotas(&rows);
 		break;
 	}
-	connection_add_message(c, type, rows.more ? WIRE_FLAG_MORE : 0, request->header.serial,
-			       rows.bytes, rows.n, NULL, 0);
+	sending_add_message(c, type, rows.more ? WIRE_FLAG_MORE : 0, request->header.serial,
+			    rows.bytes, rows.n, NULL, 0);
 }

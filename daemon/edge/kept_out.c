@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 
 /*
  * A list of few, mostly none: so a connection costs nothing more. /proc is asked only when a pid

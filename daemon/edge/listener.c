@@ -14,8 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/core/cleanup.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
 
 /*
  * A socket file outlives its daemon. Whoever finds one in its way connects to it: if somebody

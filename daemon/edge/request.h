@@ -11,12 +11,6 @@
  */
 void request_apply(struct connection *c, const uint8_t *datagram, size_t size);
 
-/* The wire's error number for a negative errno of the core. */
-enum wire_error request_error_of(int r);
-
-/* A core entry as a record of READY. */
-void request_encode_entry(const struct core_entry *entry, struct wire_entry *ret);
-
 /* inspect.c: replies to GET_STATUS and LIST_*. */
 void inspect_status(struct connection *c, const struct wire_view *request);
 void inspect_list(struct connection *c, const struct wire_view *request);

@@ -13,8 +13,9 @@
 #include <unistd.h>
 
 #include "connection.h"
-#include "daemon/core/cleanup.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
+#include "sending.h"
 #include "server_internal.h"
 
 /*
@@ -232,8 +233,10 @@ struct server *server_free(struct server *s)
 	end_sites(s);
 	listener_close(&s->listener);
 	for (uint32_t i = 0; i < s->n_places; i++)
-		if (s->places[i].connection)
-			connection_shutdown(s->places[i].connection);
+		if (s->places[i].connection) {
+			sending_say_goodbye(s->places[i].connection);
+			connection_free(s->places[i].connection);
+		}
 	accounts_deinit(&s->accounts);
 	core_free(s->core);
 	poller_free(s->poller);
@@ -405,13 +408,13 @@ static void send_all(struct server *s)
 		TAILQ_REMOVE(&s->answered, c, answered);
 		c->in_answered = false;
 		enter_step(c, PROGRESS_SEND);
-		connection_send(c);
+		sending_flush(c);
 	}
 	for (session = core_next_ready(s->core, NULL); session; session = next) {
 		next = core_next_ready(s->core, session);
 		c = session_owner(session);
 		enter_step(c, PROGRESS_SEND);
-		connection_send(c);
+		sending_flush(c);
 	}
 	progress_leave(&s->progress);
 }

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
 
 /*

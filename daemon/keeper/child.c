@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "channel.h"
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 #include "keeper_internal.h"
 
 /*

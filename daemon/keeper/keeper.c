@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "channel.h"
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
 #include "keeper_internal.h"
 #include "protocol/wire.h"

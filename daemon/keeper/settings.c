@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 
 /*
  * The text is kept beside its meaning, since it is what can be handed to a process that is running

@@ -11,7 +11,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
 
 /*

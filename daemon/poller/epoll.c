@@ -43,7 +43,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "daemon/core/cleanup.h"
+#include "daemon/util/cleanup.h"
 #include "events.h"
 #include "fd.h"
 

@@ -11,7 +11,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemon import READ, SOON, Client, Daemon, Ended
+from daemon import QUOTA, READ, SOON, UNWATCH, Client, Daemon, Ended
 
 LIST = (0x31, 0x32, 0x33, 0x34)
 TIMER_STOP, TIMER_SET = 0x19, 0x18
@@ -134,6 +134,23 @@ class Hostile(unittest.TestCase):
             for _ in range(20):
                 other.sync()
             self.assertLess(time.monotonic(), end)
+
+    def test_registrations_left_behind_stay_charged_until_they_are_closed(self):
+        """UNWATCH without the fd leaves the kernel's registration to whoever holds the file."""
+        with Daemon("limits: {watches: 100}\n") as d, Client(d.socket) as c:
+            pairs = [socket.socketpair() for _ in range(100)]
+            for i, (a, _) in enumerate(pairs):
+                self.assertEqual(c.watch(i + 1, a.fileno()), 0)
+                self.assertEqual(c.ask(UNWATCH, struct.pack("=IIII", i + 1, 1, 0, 0))[0], 0)
+            self.assertEqual(c.watch(500, pairs[0][1].fileno()), QUOTA)
+            for a, _ in pairs:
+                a.close()
+            end = time.monotonic() + SOON
+            while c.watch(500, pairs[0][1].fileno()) != 0:  # counted at most once a second
+                self.assertLess(time.monotonic(), end)
+                time.sleep(0.1)
+            for _, b in pairs:
+                b.close()
 
     @unittest.skipIf(os.geteuid() != 0, "needs root to become another user")
     def test_limits_of_the_primary_group_count(self):

@@ -23,7 +23,7 @@ may() {
 	case $1:$2 in
 	# where the layers meet, only what is meant for others
 	daemon/core/*:daemon/core/*) ;;
-	*:daemon/core/core.h | *:daemon/core/quota.h | *:daemon/core/cleanup.h) ;;
+	*:daemon/core/core.h | *:daemon/core/quota.h | *:daemon/util/cleanup.h) ;;
 	*:daemon/core/*) return 1 ;;
 	esac
 	case $1:$2 in
@@ -32,7 +32,7 @@ may() {
 	daemon/util/*:daemon/util/*) ;;
 	daemon/core/*:daemon/core/* | daemon/core/*:daemon/util/*) ;;
 	daemon/poller/*:daemon/poller/* | daemon/poller/*:daemon/util/*) ;;
-	daemon/poller/*:daemon/core/cleanup.h) ;;
+	daemon/poller/*:daemon/util/cleanup.h) ;;
 	daemon/edge/*:daemon/keeper/*) return 1 ;;
 	daemon/edge/*:daemon/* | daemon/edge/*:protocol/* | daemon/edge/*:config/*) ;;
 	daemon/keeper/*:client-lib/*) return 1 ;;
@@ -77,7 +77,7 @@ done
 # The core makes no system call and knows no clock: nothing but the language's own headers.
 pure=' assert errno inttypes limits stdbool stddef stdint stdio stdlib string '
 for file in daemon/core/*.[ch]; do
-	[ "$file" != daemon/core/cleanup.h ] || continue
+	[ "$file" != daemon/util/cleanup.h ] || continue
 	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*<\(.*\)\.h>.*/\1/p' "$file" >"$work/names"
 	while read -r name; do
 		case $pure in *" $name "*) ;; *) fail "$file may not include <$name.h>" ;; esac
