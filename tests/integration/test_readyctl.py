@@ -915,7 +915,7 @@ class NoDaemonTest(Base):
             with self.subTest(verb=verb):
                 result = self.run_ctl("--socket", "/nonexistent/socket", *verb)
                 self.assert_line(result, 3, "no daemon answers on /nonexistent/socket; .*systemctl"
-                                 ".*'readyd --private'")
+                                 ".*'readyctl --private'")
 
     def test_a_socket_that_nobody_serves(self):
         path = os.path.join(self.directory(), "socket")
