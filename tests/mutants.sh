@@ -111,7 +111,9 @@ echo "$table" | while IFS=: read -r name built how; do
 done >"$work/table"
 
 status=0
-faults=$(grep -rhow 'READYD_MUTANT_[A-Z_]*' protocol config daemon client-lib | sort -u)
+# CRASH_ON_SYNC is no fault but what the keeper's tests make a loop die by
+faults=$(grep -rhow 'READYD_MUTANT_[A-Z_]*' protocol config daemon client-lib |
+	grep -v CRASH_ON_SYNC | sort -u)
 for name in $faults; do
 	echo "$table" | grep -q "^${name#READYD_MUTANT_}:" || {
 		echo "not ok ${name#READYD_MUTANT_}: in the code, and not in the table of mutants.sh"

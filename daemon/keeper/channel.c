@@ -9,8 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
 
 /*
  * Both ends are non-blocking: a keeper must not wait for a loop that is stuck. A message that finds

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "channel.h"
-#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
 #include "keeper_internal.h"
 #include "protocol/wire.h"
 

@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "channel.h"
-#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
 
 /*
  * Turn after turn, and between two turns what signals and the keeper ask for. With a keeper, the

@@ -11,8 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "daemon/util/cleanup.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
 
 /*
  * With and without a keeper the daemon starts the same way: the configuration is read, then the

@@ -914,7 +914,7 @@ class NoDaemonTest(Base):
                      ("show", "1/1"), ("break", "1")):
             with self.subTest(verb=verb):
                 result = self.run_ctl("--socket", "/nonexistent/socket", *verb)
-                self.assert_line(result, 3, "no daemon answers on /nonexistent/socket; .*systemctl"
+                self.assert_line(result, 3, "no daemon answers on /nonexistent/socket; .*'readyd'"
                                  ".*'readyctl --private'")
 
     def test_a_socket_that_nobody_serves(self):
