@@ -32,7 +32,6 @@ may() {
 	daemon/util/*:daemon/util/*) ;;
 	daemon/core/*:daemon/core/* | daemon/core/*:daemon/util/*) ;;
 	daemon/poller/*:daemon/poller/* | daemon/poller/*:daemon/util/*) ;;
-	daemon/poller/*:daemon/util/cleanup.h) ;;
 	daemon/edge/*:daemon/keeper/*) return 1 ;;
 	daemon/edge/*:daemon/* | daemon/edge/*:protocol/* | daemon/edge/*:config/*) ;;
 	daemon/keeper/*:client-lib/*) return 1 ;;
