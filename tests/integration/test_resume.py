@@ -109,6 +109,8 @@ class Resume(unittest.TestCase):
         with Restarted(level=None) as daemon:
             programs = [Program(daemon, "soak", "wait" if i % 2 else "stream") for i in range(8)]
             try:
+                for program in programs:
+                    self.assertEqual(program.line(), "ready")
                 for _ in range(KILLS):
                     time.sleep(numbers.random() * 0.05)
                     daemon.kill()

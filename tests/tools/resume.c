@@ -219,6 +219,7 @@ static void soak(unsigned mode)
 		if (mode == READYD_WAIT)
 			check(readyd_wait(r, pairs[i].id, READYD_READ), "wait");
 	}
+	say("ready");
 	while (stdin_is_open()) {
 		int k = take(e, BATCH, "soak");
 
