@@ -36,6 +36,9 @@ static void carry_out_stream(struct readyd *r, uint32_t id, unsigned slot, bool 
 	struct rd_watch *w = rd_watch_at(r, id);
 	unsigned told = w->flags & RD_EVICTED ? RD_TOLD_CLOSING << slot : RD_TOLD_TIMEOUT << slot;
 
+#ifdef READYD_MUTANT_RESUME_TELLS_TWICE
+	told = 0;
+#endif
 	if (cold->told & told || (!passed && !(w->flags & RD_EVICTED)))
 		return;
 	cold->told |= (uint8_t)told;
@@ -135,7 +138,9 @@ static bool watch_follow(struct readyd *r, uint32_t id, struct rd_watch *w)
 		if (!rd_out_has_room(r, most, 0))
 			return false;
 		send_deadlines(r, id);
+#ifndef READYD_MUTANT_RESUME_WITHOUT_WAITS
 		waits.directions = w->waiting;
+#endif
 		if (waits.directions)
 			rd_out_record(r, WIRE_WAIT, RD_SERIAL_WAIT, &waits, sizeof(waits));
 	}

@@ -104,10 +104,16 @@ class Resume(unittest.TestCase):
             self.assertRegex(program.end(), r"^1000 ready, ")
 
     def test_s113_counters_through_pairs_while_the_daemon_is_killed(self):
+        self.soak(["wait", "stream"] * 4)
+
+    def test_s113_threads_in_pollwait_while_the_daemon_is_killed(self):
+        self.soak(["threads"])
+
+    def soak(self, modes):
         print("READYD_SEED=%d" % SEED)
         numbers = random.Random(SEED)
         with Restarted(level=None) as daemon:
-            programs = [Program(daemon, "soak", "wait" if i % 2 else "stream") for i in range(8)]
+            programs = [Program(daemon, "soak", mode) for mode in modes]
             try:
                 for program in programs:
                     self.assertEqual(program.line(), "ready")
@@ -160,6 +166,12 @@ class Resume(unittest.TestCase):
             print(said)
             latest = int(said.split("latest ")[1].split()[0])
             self.assertLess(latest, 1500)
+
+    def test_a_private_daemon_is_replaced(self):
+        done = subprocess.run([PROGRAM, "private"], capture_output=True, text=True,
+                              env=dict(os.environ, READYD_DAEMON=READYD), timeout=PATIENCE,
+                              check=False)
+        self.assertEqual(done.stdout, "another, 3 resumes\n", done.stderr)
 
     def test_s120_no_daemon_for_a_while(self):
         with Restarted(level=None) as daemon, Program(daemon, "away") as program:

@@ -6,10 +6,12 @@
  *
  *   resume many SOCKET N         N watches with a wait on each. Says "ready", awaits a line, writes to
  *                                every peer, and wants an event for every watch (S-111)
- *   resume soak SOCKET MODE      passes counters through pairs until its stdin ends; MODE is wait or
- *                                stream; every byte must come, in order (S-113)
+ *   resume soak SOCKET MODE      passes counters through pairs until its stdin ends; MODE is wait,
+ *                                stream, or threads, each of which is in readyd_pollwait(); every
+ *                                byte must come, in order (S-113). Says "ready" when it has begun
  *   resume times SOCKET          deadlines and timers for 3 s: none early, none lost, the periodic one in
  *                                phase (S-114). Says "ready" when they are set
+ *   resume private               starts a private daemon, kills it, and goes on with the next one
  *   resume away SOCKET           says "ready", awaits a line, when the daemon is gone; polls with and
  *                                without a limit until it is back (S-120)
  *
@@ -21,7 +23,9 @@
 #include <inttypes.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -37,7 +41,15 @@
 #define MS INT64_C(1000000)
 #define PATIENCE (60000 * MS)
 
-enum { PAIRS = 16, BATCH = 64, BURST = 7, DEADLINES = 20, TICK_MS = 50, TIMES_MS = 3000 };
+enum {
+	PAIRS = 16,
+	THREADS = 6,
+	BATCH = 64,
+	BURST = 7,
+	DEADLINES = 20,
+	TICK_MS = 50,
+	TIMES_MS = 3000
+};
 
 struct pair {
 	int a, b; /* a is watched */
@@ -163,12 +175,12 @@ static void many(unsigned n)
 /* ---- S-113 ---- */
 
 /* The next few numbers, by which the one who reads sees any that is missing, or doubled. */
-static void feed(struct pair *p)
+static void feed(struct pair *p, int to)
 {
 	for (unsigned i = 0; i < BURST; i++) {
 		uint64_t number = p->sent;
 
-		if (write(p->b, &number, sizeof(number)) != (ssize_t)sizeof(number))
+		if (write(to, &number, sizeof(number)) != (ssize_t)sizeof(number))
 			die("write: %s", strerror(errno));
 		p->sent++;
 	}
@@ -215,7 +227,7 @@ static void soak(unsigned mode)
 
 	for (unsigned i = 0; i < PAIRS; i++) {
 		pair_open(&pairs[i], mode, i);
-		feed(&pairs[i]);
+		feed(&pairs[i], pairs[i].b);
 		if (mode == READYD_WAIT)
 			check(readyd_wait(r, pairs[i].id, READYD_READ), "wait");
 	}
@@ -234,7 +246,7 @@ static void soak(unsigned mode)
 			if (!eat(p))
 				spurious++;
 			if (p->got == p->sent)
-				feed(p);
+				feed(p, p->b);
 			if (mode == READYD_WAIT)
 				check(readyd_wait(r, p->id, READYD_READ), "wait");
 		}
@@ -243,6 +255,69 @@ static void soak(unsigned mode)
 		total += pairs[i].got;
 	printf("%" PRIu64 " numbers, %" PRIu64 " spurious, %" PRIu64 " resumes\n", total, spurious,
 	       readyd_resumes(r));
+}
+
+static atomic_bool over, echo_over;
+
+static void *soak_alone(void *context)
+{
+	struct pair *p = context;
+	uint64_t turns = 0;
+
+	while (!atomic_load(&over)) {
+		feed(p, p->a); /* and it comes back */
+		while (p->got < p->sent) {
+			vary(p, READYD_WAIT, 0, ++turns);
+			if (!eat(p))
+				check(readyd_pollwait(r, p->id, READYD_READ), "pollwait");
+		}
+	}
+	return NULL;
+}
+
+/* The byte comes by the other end a moment after the wait has begun. */
+static void *echo_late(void *context)
+{
+	struct pair *pairs = context;
+	struct readyd_event e;
+
+	while (!atomic_load(&echo_over)) {
+		check(readyd_poll(r, &e, 1, MS), "poll");
+		for (unsigned i = 0; i < THREADS; i++) {
+			char buffer[BURST * sizeof(uint64_t)];
+			ssize_t n = read(pairs[i].b, buffer, sizeof(buffer));
+
+			if (n > 0 && write(pairs[i].b, buffer, (size_t)n) != n)
+				die("write: %s", strerror(errno));
+		}
+	}
+	return NULL;
+}
+
+static void soak_threads(void)
+{
+	struct pair pairs[THREADS];
+	pthread_t threads[THREADS + 1];
+	uint64_t total = 0;
+
+	for (unsigned i = 0; i < THREADS; i++)
+		pair_open(&pairs[i], READYD_WAIT, i);
+	for (unsigned i = 0; i < THREADS; i++)
+		if (pthread_create(&threads[i], NULL, soak_alone, &pairs[i]))
+			die("no thread");
+	if (pthread_create(&threads[THREADS], NULL, echo_late, pairs))
+		die("no thread");
+	say("ready");
+	while (fgetc(stdin) != EOF)
+		;
+	atomic_store(&over, true);
+	for (unsigned i = 0; i < THREADS; i++) {
+		(void)pthread_join(threads[i], NULL);
+		total += pairs[i].got;
+	}
+	atomic_store(&echo_over, true);
+	(void)pthread_join(threads[THREADS], NULL);
+	printf("%" PRIu64 " numbers, 0 spurious, %" PRIu64 " resumes\n", total, readyd_resumes(r));
 }
 
 /* ---- S-114 ---- */
@@ -351,23 +426,59 @@ static void away(void)
 	printf("back, %" PRIu64 " resumes\n", readyd_resumes(r));
 }
 
+/* ---- A private daemon ---- */
+
+static void private_daemon(void)
+{
+	char *first = strdup(readyd_socket(r));
+	struct readyd_event e;
+	struct pair p;
+
+	pair_open(&p, READYD_WAIT, 1);
+	check(readyd_wait(r, p.id, READYD_READ), "wait");
+	check(readyd_sync(r), "sync");
+	for (unsigned i = 0; i < 3; i++) {
+		if (kill((pid_t)readyd_daemon_pid(r), SIGKILL) < 0)
+			die("kill: %s", strerror(errno));
+		if (write(p.b, "x", 1) != 1)
+			die("write: %s", strerror(errno));
+		if (take(&e, 1, "private") != 1 || e.read != READYD_READY)
+			die("not the event that was waited for");
+		drain(p.a);
+		check(readyd_wait(r, p.id, READYD_READ), "wait");
+		check(readyd_sync(r), "sync");
+	}
+	if (!getenv("READYD_SOCKET") || strcmp(getenv("READYD_SOCKET"), readyd_socket(r)) != 0)
+		die("READYD_SOCKET is not the new address");
+	printf("%s, %" PRIu64 " resumes\n",
+	       strcmp(first, readyd_socket(r)) ? "another" : "the same", readyd_resumes(r));
+	free(first);
+	(void)kill((pid_t)readyd_daemon_pid(r), SIGTERM);
+}
+
 int main(int argc, char **argv)
 {
 	struct readyd_options o = {.size = sizeof(o)};
 	struct rlimit limit;
 	char *error = NULL;
 
-	if (argc < 3)
+	if (argc == 2 && strcmp(argv[1], "private") == 0)
+		o.flags = READYD_PRIVATE_ALWAYS;
+	else if (argc < 3)
 		die("usage: resume many|soak|times|away SOCKET [N|MODE]");
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
 		limit.rlim_cur = limit.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &limit);
 	}
-	o.socket = argv[2];
+	o.socket = o.flags ? NULL : argv[2];
 	if (readyd_connect(&o, &r, &error) < 0)
 		die("%s", error ? error : "no memory");
-	if (strcmp(argv[1], "many") == 0 && argc > 3)
+	if (o.flags)
+		private_daemon();
+	else if (strcmp(argv[1], "many") == 0 && argc > 3)
 		many((unsigned)atoi(argv[3]));
+	else if (strcmp(argv[1], "soak") == 0 && argc > 3 && strcmp(argv[3], "threads") == 0)
+		soak_threads();
 	else if (strcmp(argv[1], "soak") == 0 && argc > 3)
 		soak(strcmp(argv[3], "stream") == 0 ? READYD_STREAM : READYD_WAIT);
 	else if (strcmp(argv[1], "times") == 0)
