@@ -471,27 +471,10 @@ static inline void rd_wait_started(struct readyd *r, uint32_t id)
 /* readyd_unwait(), within a call. May block. */
 int rd_unwait(struct readyd *r, readyd_id watch, unsigned directions);
 
-/* ---- reset.c ---- */
-
-/* Ends a watch for good, but for readyd_unwatch(): waits get closing from now on. */
-void rd_watch_close(struct readyd *r, uint32_t id);
-
-/* ---- connect.c ---- */
-
-/* HELLO, into the buffer of the datagram under construction. Its bytes. */
-size_t rd_hello_make(struct readyd *r);
-
-/* Notes what WELCOME says, sent and received at these times. 0, or a negative errno with a clause. */
-int rd_welcome_take(struct readyd *r, const struct wire_view *view, int64_t before, int64_t after,
-		    char *ret_text, size_t size);
-
 /* ---- search.c ---- */
 
 /* A connected socket. *ret_text, if it failed, has a clause: "PATH: reason". */
 int rd_socket_open(const char *address, int *ret, char *ret_text, size_t size);
-
-/* The same without waiting and without words: -EAGAIN when the daemon has too many to accept. */
-int rd_socket_try(const char *address, int *ret);
 
 /* The i-th address to try; NULL: no more. The buffer has to hold PATH_MAX bytes. *ret_only: it is
  * the only one, and its failure an error. */

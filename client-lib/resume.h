@@ -119,4 +119,24 @@ void rd_rebuild_forget(struct readyd *r);
  * evicted, whose deadline has passed, or whose event was promised. */
 void rd_carry_out(struct readyd *r, uint32_t id);
 
+/* ---- reset.c ---- */
+
+/* Ends a watch for good, but for readyd_unwatch(): waits get closing from now on. */
+void rd_watch_close(struct readyd *r, uint32_t id);
+
+/* ---- connect.c ---- */
+
+/* HELLO, into the buffer of the datagram under construction. Its bytes. */
+size_t rd_hello_make(struct readyd *r);
+
+/* Notes what WELCOME says, sent and received at these times. 0, or a negative errno with a clause. */
+int rd_welcome_take(struct readyd *r, const struct wire_view *view, int64_t before, int64_t after,
+		    char *ret_text, size_t size);
+
+/* ---- search.c ---- */
+
+/* A connected socket, without waiting and without words: -EAGAIN when the daemon has too many to
+ * accept. */
+int rd_socket_try(const char *address, int *ret);
+
 #endif
