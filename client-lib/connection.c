@@ -153,6 +153,15 @@ static void pass_events(struct readyd *r)
 		rd_kick(r);
 }
 
+void rd_done(struct readyd *r, struct rd_waiter *w)
+{
+	w->done = true;
+	if (w->sleeps)
+		rd_wake(w);
+	else if (r->led)
+		rd_kick(r); /* it may be the leader's: another thread has found it out */
+}
+
 void rd_pass_on(struct readyd *r)
 {
 	pass_events(r);
@@ -180,11 +189,13 @@ int rd_sleep(struct readyd *r, struct rd_waiter *w, int64_t until)
 		w->next->prev = w;
 	r->sleepers = w;
 	atomic_store(&w->word, 0);
+	w->sleeps = true;
 	(void)pthread_mutex_unlock(&r->mutex);
 
 	error = futex(&w->word, FUTEX_WAIT_BITSET_PRIVATE, 0, &limit) < 0 ? errno : 0;
 
 	(void)pthread_mutex_lock(&r->mutex);
+	w->sleeps = false;
 	if (w->prev)
 		w->prev->next = w->next;
 	else

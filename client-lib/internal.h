@@ -153,6 +153,7 @@ struct rd_places {
 struct rd_waiter {
 	struct rd_waiter *next, *prev; /* in `sleepers`, while it sleeps */
 	_Atomic uint32_t word;         /* 1: woken */
+	bool sleeps;                   /* in rd_sleep() */
 	bool done;                     /* what it waits for has come */
 	bool polls;                    /* it is in readyd_poll(): wants events */
 	bool wants_room;               /* for its request in `out` */
@@ -408,6 +409,9 @@ bool rd_events_kept(const struct readyd *r);
 /* Wakes who can use what has changed: events, or the place of the thread that receives. */
 void rd_pass_on(struct readyd *r);
 void rd_wake(struct rd_waiter *w);
+
+/* What it waits for has come: wakes it, be it asleep or the leader. */
+void rd_done(struct readyd *r, struct rd_waiter *w);
 
 /* Makes the leader look again. */
 void rd_kick(struct readyd *r);

@@ -332,6 +332,8 @@ static void rebuilt(struct readyd *r)
 		s->n++;
 		for (struct rd_waiter *w = r->sleepers; w; w = w->next)
 			rd_wake(w);
+		if (r->led)
+			rd_kick(r); /* it may be waiting for just that */
 	}
 	if (!s->again) {
 		s->sweeps = 0;

@@ -112,8 +112,7 @@ static uint8_t slot_result(struct readyd *r, uint32_t id, unsigned slot, uint8_t
 		}
 		r->n_pollwaits--;
 		waiter->code = code;
-		waiter->done = true;
-		rd_wake(waiter);
+		rd_done(r, waiter);
 		return 0;
 	}
 	return code;
@@ -243,8 +242,7 @@ static void request_complete(struct readyd *r, struct rd_request *q)
 		r->requests_end = p;
 	if (q->answered)
 		q->answered(r, q);
-	q->waiter.done = true;
-	rd_wake(&q->waiter);
+	rd_done(r, &q->waiter);
 }
 
 static bool dispatch_answer(struct readyd *r, const struct wire_answer *a)

@@ -113,8 +113,7 @@ static void requests_lose(struct readyd *r)
 		q->lost = true;
 		if (q->gone)
 			q->gone(r, q);
-		q->waiter.done = true;
-		rd_wake(&q->waiter);
+		rd_done(r, &q->waiter);
 	}
 	r->requests_end = &r->requests;
 }

@@ -292,8 +292,7 @@ static void watch_end(struct readyd *r, uint32_t id)
 		if (waiter) {
 			r->n_pollwaits--;
 			waiter->code = WIRE_CODE_CLOSING;
-			waiter->done = true;
-			rd_wake(waiter);
+			rd_done(r, waiter);
 		} else if (w->waiting & (1u << slot) && !rd_is_orphan(r, id, slot)) {
 			owed[slot] = WIRE_CODE_CLOSING;
 		}

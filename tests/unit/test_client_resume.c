@@ -739,6 +739,30 @@ static void two_threads_in_pollwait_do_not_notice(void **state)
 	expect_nothing(x);
 }
 
+/* What another thread finds out ends the wait of the one that is blocked on the socket. */
+static void leader_hears_what_others_have_found(void **state)
+{
+	struct fixture *x = *state;
+	readyd_id id = watch(x, READYD_WAIT, 1);
+
+	for (unsigned i = 0; i < 100; i++) {
+		struct job waiter, asker;
+
+		job_start(&waiter, x, POLLWAIT, id);
+		fake_seen(x->fake, WIRE_WAIT, i + 1);
+		fake_hang_up(x->fake);
+		expect_nothing(x);
+		assert_int_equal(readyd_set_deadline(x->r, id, READYD_READ, -1), 0);
+		assert_int_equal(job_end(&waiter), -ETIMEDOUT);
+		assert_int_equal(readyd_set_deadline(x->r, id, READYD_READ, 0), 0);
+		job_start(&asker, x, SYNC, 0);
+		fake_admit(x->fake);
+		while (readyd_resumes(x->r) <= i)
+			expect_nothing(x);
+		assert_int_equal(job_end(&asker), 0);
+	}
+}
+
 /* Another loop sleeps on the fd alone: it is woken for each step. */
 static void fd_for_another_loop_leads_back(void **state)
 {
@@ -838,6 +862,7 @@ int main(void)
 		TEST(poll_keeps_its_limit_and_breaks),
 		TEST(break_that_was_not_seen_is_kept),
 		TEST(two_threads_in_pollwait_do_not_notice),
+		TEST(leader_hears_what_others_have_found),
 		TEST(fd_for_another_loop_leads_back),
 		cmocka_unit_test_setup_teardown(giving_up_is_sticky, setup_giving_up, teardown),
 		TEST(state_is_known_before_anybody_polls),
