@@ -22,6 +22,8 @@
 
 #include "protocol/wire.h"
 #include "readyd.h"
+#include "resume.h"
+#include "waiter.h"
 
 #define RD_TEXT_MAX 640 /* bytes of a sentence, with its zero */
 
@@ -147,43 +149,6 @@ struct rd_places {
 	uint32_t n;    /* live ones, and gone ones with an event kept */
 };
 
-/* ---- Threads that wait ---- */
-
-/* A thread inside a call; the word is a futex. On its stack. */
-struct rd_waiter {
-	struct rd_waiter *next, *prev; /* in `sleepers`, while it sleeps */
-	_Atomic uint32_t word;         /* 1: woken */
-	bool sleeps;                   /* in rd_sleep() */
-	bool done;                     /* what it waits for has come */
-	bool polls;                    /* it is in readyd_poll(): wants events */
-	bool wants_room;               /* for its request in `out` */
-	uint8_t code;                  /* pollwait: the result */
-};
-
-/* One request whose answer a thread waits for. On its stack. */
-struct rd_request {
-	struct rd_waiter waiter;
-	struct rd_request *next; /* in `requests`, in order of sending */
-	uint32_t serial;
-	uint16_t reply_type; /* a message of this type is the answer; 0: a record */
-	uint16_t error;      /* enum wire_error: the first refusal */
-	uint16_t detail;
-	uint32_t limit;
-	uint64_t value;
-	/* Told of each refused record; NULL: the first one is noted above. */
-	void (*refused)(struct readyd *r, struct rd_request *q, const struct wire_failure *f);
-	/* Told, in the turn when it happens, that the answer came, or that the connection was lost before
-	 * it; either may be NULL. */
-	void (*answered)(struct readyd *r, struct rd_request *q);
-	void (*gone)(struct readyd *r, struct rd_request *q);
-	void *context;
-	bool lost;                    /* the connection ended before the answer came */
-	const struct rd_timer *timer; /* the timer that it arms or stops */
-	bool swallowed;               /* an old event of that timer came meanwhile */
-	uint8_t *reply;               /* WIRE_MESSAGE_MAX bytes of the asker's */
-	size_t reply_size;
-};
-
 /* Where received events go: the caller's array while it has room, else the table. */
 struct rd_sink {
 	struct readyd_event *events;
@@ -200,8 +165,6 @@ struct rd_out {
 	bool nap; /* the kernel had no room for fds or memory: there is no event to wait for */
 	int fds[WIRE_FDS_MAX];
 };
-
-#include "resume.h"
 
 struct readyd {
 	const volatile unsigned char *mine; /* a page that is zero in a forked child; or NULL */

@@ -7,6 +7,13 @@
  * learns from the table what the old one knew (rebuild.c). Included by internal.h.
  */
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "protocol/wire.h"
+#include "waiter.h"
+
 enum {
 	RD_WINDOW = 2, /* WATCH messages whose answer is not read yet */
 };
