@@ -571,16 +571,18 @@ static void refused_for_want_of_room_is_tried_again(void **state)
 	assert_int_equal(readyd_sync(x->r), 0);
 	for (unsigned i = 0; i < 3; i++) {
 		unsigned before = fake_count(x->fake, WIRE_WATCH);
+		int64_t end = fake_now() + LONG_S * (int64_t)FAKE_NS;
 		struct readyd_event e;
 
 		fake_refuse(x->fake, WIRE_WATCH, errors[i], 0);
 		fake_hang_up(x->fake);
 		fake_admit(x->fake);
-		while (fake_count(x->fake, WIRE_WATCH) < before + 2)
+		while (fake_count(x->fake, WIRE_WATCH) < before + 2 && fake_now() < end)
 			assert_int_equal(readyd_poll(x->r, &e, 1, 20 * MS), 0);
 		fake_refuse(x->fake, WIRE_WATCH, 0, 0);
-		while (last_seen(x, WIRE_WAIT).connection != i + 2)
+		while (last_seen(x, WIRE_WAIT).connection != i + 2 && fake_now() < end)
 			assert_int_equal(readyd_poll(x->r, &e, 1, 20 * MS), 0);
+		assert_int_equal(last_seen(x, WIRE_WAIT).connection, i + 2);
 	}
 	fake_entry(x->fake, on_connection(id, 4), WIRE_CODE_READY, 0);
 	expect_watch(x, id, READYD_READY, 0);
@@ -757,7 +759,8 @@ static void leader_hears_what_others_have_found(void **state)
 		assert_int_equal(readyd_set_deadline(x->r, id, READYD_READ, 0), 0);
 		job_start(&asker, x, SYNC, 0);
 		fake_admit(x->fake);
-		while (readyd_resumes(x->r) <= i)
+		for (int64_t end = fake_now() + LONG_S * (int64_t)FAKE_NS;
+		     readyd_resumes(x->r) <= i && fake_now() < end;)
 			expect_nothing(x);
 		assert_int_equal(job_end(&asker), 0);
 	}
