@@ -7,8 +7,8 @@
  * 5 s a socket. A socket on which something else answers, or nobody in time, counts as not found:
  * the next one is tried. Nothing is left behind when it fails.
  *
- * A handle has three fds, all close-on-exec: the connection, the bell (an eventfd) and the epoll
- * that readyd_fd() shows. It knows its process by a page that the kernel empties in a forked child
+ * A handle has four fds, all close-on-exec: the connection, the bell (an eventfd), the timer for
+ * coming back (resume.c; not with READYD_NO_RESUME) and the epoll that readyd_fd() shows. It knows its process by a page that the kernel empties in a forked child
  * (MADV_WIPEONFORK; where that is missing, by the pid): the child shares the connection's open
  * file, so all that it may do is to close its own fds. The parent's close shuts the connection
  * down, or the session would live on in such a child.
@@ -25,9 +25,11 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #define FEATURES "weak edge stream ns"
+#define FLAGS (READYD_PRIVATE_IF_NEEDED | READYD_PRIVATE_ALWAYS | READYD_EINTR | READYD_NO_RESUME)
 #define HELLO_NS INT64_C(5000000000)
 
 enum { MESSAGE_MIN = 4096 }; /* a daemon that takes less is none */
@@ -81,10 +83,11 @@ static int not_readyd(const char *address, const char *why, char *ret_text, size
 	return -EPROTO;
 }
 
-static int welcome_take(struct readyd *r, const struct wire_view *view, int64_t before,
-			int64_t after, char *ret_text, size_t size)
+int rd_welcome_take(struct readyd *r, const struct wire_view *view, int64_t before, int64_t after,
+		    char *ret_text, size_t size)
 {
 	const struct wire_welcome *w = view->records;
+	char *features;
 	unsigned fit;
 
 	if (w->magic != WIRE_MAGIC)
@@ -104,30 +107,37 @@ static int welcome_take(struct readyd *r, const struct wire_view *view, int64_t 
 	r->daemon_pid = w->pid;
 	r->session = w->session;
 	r->offset = rd_time_offset(before, w->now, after);
-	r->features = malloc(view->header.tail + 1);
-	if (!r->features)
+	features = malloc(view->header.tail + 1);
+	if (!features)
 		return -ENOMEM;
-	rd_printable(r->features, view->header.tail + 1, view->tail, view->header.tail);
+	rd_printable(features, view->header.tail + 1, view->tail, view->header.tail);
+	free(r->features);
+	r->features = features;
 	return 0;
 }
 
-/* Says hello on r->socket. 0, or a negative errno with a clause. */
-static int hello(struct readyd *r, char *ret_text, size_t size)
+size_t rd_hello_make(struct readyd *r)
 {
 	struct wire_hello record = {
 		.magic = WIRE_MAGIC,
 		.lowest = WIRE_PROTOCOL_LOWEST,
 		.highest = WIRE_PROTOCOL_HIGHEST,
 	};
+
+	memcpy(record.handle, r->token, sizeof(record.handle));
+	return wire_encode(r->out.buffer, WIRE_MESSAGE_MAX, WIRE_HELLO, 0, 0, &record, 1, FEATURES,
+			   sizeof(FEATURES) - 1);
+}
+
+/* Says hello on r->socket. 0, or a negative errno with a clause. */
+static int hello(struct readyd *r, char *ret_text, size_t size)
+{
 	int64_t before, until = rd_now() + HELLO_NS;
 	const char *reason = "";
 	struct wire_view view;
 	ssize_t n;
-	size_t out;
+	size_t out = rd_hello_make(r);
 
-	memcpy(record.handle, r->token, sizeof(record.handle));
-	out = wire_encode(r->out.buffer, WIRE_MESSAGE_MAX, WIRE_HELLO, 0, 0, &record, 1, FEATURES,
-			  sizeof(FEATURES) - 1);
 	before = rd_now();
 	if (send(r->socket, r->out.buffer, out, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 &&
 	    errno != EPIPE && errno != ECONNRESET) /* then it has said why */
@@ -153,7 +163,7 @@ static int hello(struct readyd *r, char *ret_text, size_t size)
 		return refused(&view, r->address, ret_text, size);
 	if (view.header.type != WIRE_WELCOME)
 		return not_readyd(r->address, "no greeting", ret_text, size);
-	return welcome_take(r, &view, before, rd_now(), ret_text, size);
+	return rd_welcome_take(r, &view, before, rd_now(), ret_text, size);
 }
 
 /* ---- The handle ---- */
@@ -178,11 +188,17 @@ static const volatile unsigned char *page_of_mine(void)
 static void handle_free(struct readyd *r)
 {
 	rd_fd_close(&r->epoll);
+	rd_fd_close(&r->resume.timer);
+	rd_fd_close(&r->resume.grave);
 	rd_fd_close(&r->bell);
 	rd_fd_close(&r->socket);
 	if (r->mine)
 		(void)munmap((void *)(uintptr_t)r->mine, (size_t)sysconf(_SC_PAGESIZE));
 	rd_table_free(r);
+	for (size_t i = 0; i < r->resume.n_addresses; i++)
+		free(r->resume.addresses[i]);
+	free(r->resume.addresses);
+	free(r->resume.config);
 	free(r->address);
 	free(r->features);
 	free(r->out.buffer);
@@ -214,6 +230,11 @@ static int epoll_open(struct readyd *r)
 	if (r->epoll < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->socket, &e) < 0 ||
 	    epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->bell, &e) < 0)
 		return -errno;
+	if (r->flags & READYD_NO_RESUME)
+		return 0;
+	r->resume.timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (r->resume.timer < 0 || epoll_ctl(r->epoll, EPOLL_CTL_ADD, r->resume.timer, &e) < 0)
+		return -errno;
 	return 0;
 }
 
@@ -225,8 +246,9 @@ static int handle_make(const struct readyd_options *options, struct readyd **ret
 
 	if (!r)
 		return -ENOMEM;
-	r->socket = r->bell = r->epoll = -1;
+	r->socket = r->bell = r->epoll = r->resume.timer = r->resume.grave = -1;
 	r->flags = options->flags;
+	r->resume.give_up = options->give_up;
 	r->pid = getpid();
 	r->mine = page_of_mine();
 	r->requests_end = &r->requests;
@@ -322,10 +344,24 @@ static int connect_search(const struct readyd_options *options, struct readyd **
 static int connect_private(const struct readyd_options *options, struct readyd **ret,
 			   char *ret_text, size_t size)
 {
+	RD_CLEANUP(handle_cleanup) struct readyd *r = NULL;
 	char address[128];
 	int error = rd_private_start(options->config, address, sizeof(address), ret_text, size);
 
-	return error ? error : connect_to(options, address, ret, ret_text, size);
+	if (!error)
+		error = connect_to(options, address, &r, ret_text, size);
+	if (error)
+		return error;
+	r->resume.is_private = true;
+	if (options->config)
+		r->resume.config = strdup(options->config);
+	if (options->config && !r->resume.config) {
+		(void)snprintf(ret_text, size, "no memory for the name of a configuration file");
+		return -ENOMEM;
+	}
+	*ret = r;
+	r = NULL;
+	return 0;
 }
 
 static int connect_any(const struct readyd_options *options, struct readyd **ret, char *ret_text,
@@ -354,11 +390,12 @@ int readyd_connect(const struct readyd_options *options, struct readyd **ret, ch
 
 	if (options)
 		memcpy(&o, options, options->size < sizeof(o) ? options->size : sizeof(o));
-	if ((options && options->size < sizeof(o.size)) || o.reserved ||
-	    o.flags & ~(READYD_PRIVATE_IF_NEEDED | READYD_PRIVATE_ALWAYS | READYD_EINTR)) {
+	if ((options && options->size < sizeof(o.size)) || o.reserved || o.give_up < 0 ||
+	    o.flags & ~FLAGS) {
 		result = -EINVAL;
 		(void)snprintf(text, sizeof(text),
-			       "readyd_connect(): options of a wrong size or with unknown flags");
+			       "readyd_connect(): options of a wrong size, with unknown flags, or "
+			       "with a negative time");
 	} else {
 		result = connect_any(&o, ret, text, sizeof(text));
 	}
@@ -384,36 +421,6 @@ struct readyd *readyd_close(struct readyd *r)
 	}
 	handle_free(r);
 	return NULL;
-}
-
-/* ---- What does not change ---- */
-
-const char *readyd_socket(const struct readyd *r)
-{
-	return r->address;
-}
-
-uint32_t readyd_daemon_pid(const struct readyd *r)
-{
-	return r->daemon_pid;
-}
-
-uint64_t readyd_session(const struct readyd *r)
-{
-	return r->session;
-}
-
-int readyd_has_feature(const struct readyd *r, const char *name)
-{
-	size_t n = strlen(name);
-	const char *p = r->features;
-
-	while (n && (p = strstr(p, name))) {
-		if ((p == r->features || p[-1] == ' ') && (p[n] == ' ' || p[n] == '\0'))
-			return 1;
-		p += n;
-	}
-	return 0;
 }
 
 const char *readyd_version(void)

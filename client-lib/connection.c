@@ -31,10 +31,16 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 enum { NAP_NS = 1000000 };
+
+static struct timespec timespec_of(int64_t ns)
+{
+	return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
+}
 
 static bool is_ours(const struct readyd *r)
 {
@@ -55,6 +61,17 @@ bool rd_events_kept(const struct readyd *r)
 	return r->kept_first || r->broken_kept || r->unread != r->unread_end;
 }
 
+/* Sets the timer in readyd_fd()'s epoll to the next step of coming back. */
+static void update_timer(struct readyd *r)
+{
+	int64_t due = rd_resume_due(r);
+	struct itimerspec t = {.it_value = timespec_of(due)};
+
+	if (due != r->resume.timer_at &&
+	    timerfd_settime(r->resume.timer, TFD_TIMER_ABSTIME, &t, NULL) == 0)
+		r->resume.timer_at = due;
+}
+
 /* Makes what readyd_fd() shows agree with what is kept and unsent. */
 static void update_shown(struct readyd *r)
 {
@@ -68,7 +85,9 @@ static void update_shown(struct readyd *r)
 		if (epoll_ctl(r->epoll, EPOLL_CTL_MOD, r->bell, &e) == 0)
 			r->shown_kept = kept;
 	}
-	if (out != r->shown_out) {
+	if (r->resume.timer >= 0)
+		update_timer(r);
+	if (out != r->shown_out && r->socket >= 0) {
 		e = (struct epoll_event){.events = EPOLLIN | (out ? EPOLLOUT : 0)};
 		if (epoll_ctl(r->epoll, EPOLL_CTL_MOD, r->socket, &e) == 0)
 			r->shown_out = out;
@@ -134,6 +153,15 @@ static void pass_events(struct readyd *r)
 		rd_kick(r);
 }
 
+void rd_done(struct readyd *r, struct rd_waiter *w)
+{
+	w->done = true;
+	if (w->sleeps)
+		rd_wake(w);
+	else if (r->led)
+		rd_kick(r); /* it may be the leader's: another thread has found it out */
+}
+
 void rd_pass_on(struct readyd *r)
 {
 	pass_events(r);
@@ -149,11 +177,6 @@ void rd_bell_drain(struct readyd *r)
 	r->kicked = false;
 }
 
-static struct timespec timespec_of(int64_t ns)
-{
-	return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
-}
-
 int rd_sleep(struct readyd *r, struct rd_waiter *w, int64_t until)
 {
 	/* Only a futex with a limit is ended by a handler that was installed with SA_RESTART. */
@@ -166,11 +189,13 @@ int rd_sleep(struct readyd *r, struct rd_waiter *w, int64_t until)
 		w->next->prev = w;
 	r->sleepers = w;
 	atomic_store(&w->word, 0);
+	w->sleeps = true;
 	(void)pthread_mutex_unlock(&r->mutex);
 
 	error = futex(&w->word, FUTEX_WAIT_BITSET_PRIVATE, 0, &limit) < 0 ? errno : 0;
 
 	(void)pthread_mutex_lock(&r->mutex);
+	w->sleeps = false;
 	if (w->prev)
 		w->prev->next = w->next;
 	else
@@ -180,6 +205,19 @@ int rd_sleep(struct readyd *r, struct rd_waiter *w, int64_t until)
 	if (atomic_load(&w->word))
 		return 0;
 	return error == ETIMEDOUT || error == EINTR ? -error : 0;
+}
+
+/* Less, if `until` (0: no limit) comes before. */
+static int64_t time_left(int64_t left, int64_t until)
+{
+	int64_t now;
+
+	if (!until)
+		return left;
+	now = rd_now();
+	if (until <= now)
+		return 0;
+	return until - now < left ? until - now : left;
 }
 
 int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
@@ -192,11 +230,9 @@ int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
 	int64_t left = nap ? NAP_NS : INT64_MAX;
 	int n, error;
 
-	if (until) {
-		int64_t now = rd_now();
-
-		left = until > now ? (until - now < left ? until - now : left) : 0;
-	}
+	left = time_left(left, until);
+	if (rd_unsettled(r))
+		left = time_left(left, rd_resume_due(r));
 	limit = timespec_of(left);
 	r->out.nap = false;
 	r->led = true;
@@ -208,6 +244,10 @@ int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
 
 	(void)pthread_mutex_lock(&r->mutex);
 	r->led = r->leader_polls = false;
+	if (r->resume.grave >= 0) {
+		rd_fd_close(&r->resume.grave);
+		r->resume.grave = -1;
+	}
 	*ret_readable = n > 0 && (fds[0].revents & ~POLLOUT);
 	if (n > 0 && fds[1].revents)
 		rd_bell_drain(r);
@@ -221,6 +261,10 @@ int rd_turn(struct readyd *r, struct rd_waiter *w)
 	bool readable;
 	int error;
 
+	if (r->resume.wants_private)
+		rd_private_again(r);
+	if (r->error || w->done)
+		return 0;
 	if (r->led) {
 		if (r->out.size)
 			rd_kick(r); /* it has to look for room */
@@ -250,14 +294,44 @@ int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible)
 	return 0;
 }
 
-int rd_ask(struct readyd *r, struct rd_request *q, unsigned type, const void *records, size_t count,
-	   const int *fds, unsigned n_fds)
+int rd_ask_once(struct readyd *r, struct rd_request *q, uint32_t epoch, unsigned type,
+		const void *records, size_t count, const int *fds, unsigned n_fds)
 {
 	size_t size = sizeof(struct wire_header) + count * (size_t)wire_record_size(type);
 	int error = rd_out_reserve(r, size, n_fds);
 
 	if (error)
 		return error;
+	if (r->resume.epoch != epoch || !rd_linked(r)) {
+		q->lost = true;
+		if (q->gone)
+			q->gone(r, q);
+		return 0;
+	}
 	rd_out_request(r, q, type, records, count, fds, n_fds);
 	return rd_await(r, &q->waiter, false);
+}
+
+/* As it was before it was asked. */
+static void request_renew(struct rd_request *q)
+{
+	q->lost = q->waiter.done = false;
+	q->error = q->detail = 0;
+	q->limit = 0;
+	q->value = 0;
+}
+
+int rd_ask(struct readyd *r, struct rd_request *q, unsigned type, const void *records, size_t count,
+	   const int *fds, unsigned n_fds)
+{
+	int error;
+
+	do {
+		error = rd_link_await(r);
+		if (error)
+			return error;
+		request_renew(q);
+		error = rd_ask_once(r, q, r->resume.epoch, type, records, count, fds, n_fds);
+	} while (!error && q->lost);
+	return error;
 }

@@ -66,7 +66,10 @@ int rd_end(struct readyd *r, int error, const char *format, ...)
 	r->requests = NULL; /* their threads see the error */
 	r->requests_end = &r->requests;
 	r->unread = r->unread_end = NULL;
-	(void)shutdown(r->socket, SHUT_RDWR); /* wakes the leader; ends the session there */
+	r->resume.sweeping = false;
+	r->resume.at = 0;
+	if (r->socket >= 0)
+		(void)shutdown(r->socket, SHUT_RDWR); /* wakes the leader; ends the session there */
 	for (struct rd_waiter *w = r->sleepers; w; w = w->next)
 		rd_wake(w);
 	return error;

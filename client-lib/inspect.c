@@ -20,6 +20,8 @@ struct readyd_list {
 	unsigned request; /* WIRE_LIST_... */
 	unsigned reply;   /* the type of its answer */
 	bool more;        /* the daemon has rows after these */
+	uint32_t epoch;   /* of the connection that the rows came on */
+	uint64_t session; /* the handle's own there */
 	unsigned n, next; /* rows in the message at hand, and which comes next */
 	_Alignas(8) uint8_t message[WIRE_MESSAGE_MAX];
 };
@@ -204,6 +206,26 @@ static const void *row_at(const struct readyd_list *l, unsigned i)
 	       (size_t)i * (size_t)wire_record_size(l->reply);
 }
 
+/* The first rows from whatever daemon answers; the rest from that one, or not at all: another one's
+ * cursors are others. */
+static int list_ask_once(struct readyd_list *l, struct rd_request *q)
+{
+	struct readyd *r = l->r;
+	int error;
+
+	if (!l->ask.cursor)
+		return ask_reply(r, q, l->request, &l->ask, 1);
+	error = rd_ask_once(r, q, l->epoch, l->request, &l->ask, 1, NULL, 0);
+	if (!error && q->lost)
+		return rd_fail(r, -ECONNRESET,
+			       "the list was cut: the daemon was restarted; begin "
+			       "it anew");
+	if (!error && q->error)
+		return rd_fail(r, rd_errno_of(q->error), "%s was refused: %s",
+			       wire_type_name(l->request), wire_error_text(q->error));
+	return error;
+}
+
 static int list_ask(struct readyd_list *l)
 {
 	struct rd_request q = {.reply_type = (uint16_t)l->reply, .reply = l->message};
@@ -213,9 +235,11 @@ static int list_ask(struct readyd_list *l)
 	if (l->n)
 		memcpy(&l->ask.cursor, row_at(l, l->n - 1), sizeof(l->ask.cursor));
 	l->n = l->next = 0;
-	error = ask_reply(l->r, &q, l->request, &l->ask, 1);
+	error = list_ask_once(l, &q);
 	if (error)
 		return error;
+	l->epoch = l->r->resume.epoch;
+	l->session = l->r->session;
 	memcpy(&header, l->message, sizeof(header));
 	l->n = header.count;
 	l->more =
@@ -309,7 +333,8 @@ int readyd_next_watch(struct readyd_list *l, struct readyd_watch_info *row)
 		.read = slot_of(l->r, w->read_state, w->read_code, w->read_since, w->read_deadline),
 		.write = slot_of(l->r, w->write_state, w->write_code, w->write_since,
 				 w->write_deadline),
-		.id = rd_id(w->id, w->gen),
+		/* One's own by the name that the program knows. */
+		.id = rd_id(w->id, w->session == l->session ? w->gen - l->epoch : w->gen),
 		.pid = w->pid,
 		.uid = w->uid,
 		.fd = w->fd,

@@ -22,6 +22,8 @@
 
 #include "protocol/wire.h"
 #include "readyd.h"
+#include "resume.h"
+#include "waiter.h"
 
 #define RD_TEXT_MAX 640 /* bytes of a sentence, with its zero */
 
@@ -96,6 +98,7 @@ struct rd_watch {
 	uint8_t waiting;     /* directions with a WAIT whose entry did not come yet */
 	uint8_t special;     /* enum rd_special */
 	uint8_t flags;       /* enum rd_watch_flag */
+	uint8_t made;        /* enum rd_made */
 };
 
 /* The other half: what it takes to make the watch anew. */
@@ -104,6 +107,7 @@ struct rd_watch_cold {
 	uint64_t dev, ino;   /* what `fd` was at readyd_watch() */
 	struct rd_waiter *waiter[2];
 	int32_t fd;
+	uint8_t told; /* enum rd_told */
 };
 
 _Static_assert(sizeof(struct rd_watch) == 32, "two watches in a cache line");
@@ -118,6 +122,7 @@ enum rd_timer_flag {
 	RD_TIMER_LIVE = 0x1,
 	RD_TIMER_LISTED = 0x2,
 	RD_TIMER_STOPPING = 0x4, /* TIMER_STOP is under way: entries are swallowed */
+	RD_TIMER_MADE = 0x8,     /* the daemon knows it, on this connection */
 };
 
 struct rd_timer {
@@ -144,37 +149,6 @@ struct rd_places {
 	uint32_t n;    /* live ones, and gone ones with an event kept */
 };
 
-/* ---- Threads that wait ---- */
-
-/* A thread inside a call; the word is a futex. On its stack. */
-struct rd_waiter {
-	struct rd_waiter *next, *prev; /* in `sleepers`, while it sleeps */
-	_Atomic uint32_t word;         /* 1: woken */
-	bool done;                     /* what it waits for has come */
-	bool polls;                    /* it is in readyd_poll(): wants events */
-	bool wants_room;               /* for its request in `out` */
-	uint8_t code;                  /* pollwait: the result */
-};
-
-/* One request whose answer a thread waits for. On its stack. */
-struct rd_request {
-	struct rd_waiter waiter;
-	struct rd_request *next; /* in `requests`, in order of sending */
-	uint32_t serial;
-	uint16_t reply_type; /* a message of this type is the answer; 0: a record */
-	uint16_t error;      /* enum wire_error: the first refusal */
-	uint16_t detail;
-	uint32_t limit;
-	uint64_t value;
-	/* Told of each refused record; NULL: the first one is noted above. */
-	void (*refused)(struct readyd *r, struct rd_request *q, const struct wire_failure *f);
-	void *context;
-	const struct rd_timer *timer; /* the timer that it arms or stops */
-	bool swallowed;               /* an old event of that timer came meanwhile */
-	uint8_t *reply;               /* WIRE_MESSAGE_MAX bytes of the asker's */
-	size_t reply_size;
-};
-
 /* Where received events go: the caller's array while it has room, else the table. */
 struct rd_sink {
 	struct readyd_event *events;
@@ -195,14 +169,14 @@ struct rd_out {
 struct readyd {
 	const volatile unsigned char *mine; /* a page that is zero in a forked child; or NULL */
 	pid_t pid;
-	int socket;
+	int socket;     /* -1: none at the moment */
 	int bell;       /* eventfd: break, and kicks of the leader */
 	int epoll;      /* what readyd_fd() shows */
 	uint32_t flags; /* of struct readyd_options */
 	uint32_t daemon_pid;
 	uint64_t session;
-	uint64_t number; /* random: tells this handle from one that had its address before */
-	int64_t offset;  /* the daemon's clock less one's own */
+	uint64_t number;        /* random: tells this handle from one that had its address before */
+	_Atomic int64_t offset; /* the daemon's clock less one's own */
 	unsigned records_max, fds_max;
 	size_t message_max;
 	char *address;
@@ -212,7 +186,7 @@ struct readyd {
 	_Atomic int broken; /* the truth about a break; `bell` only wakes */
 
 	pthread_mutex_t mutex;
-	int error; /* sticky; 0: connected */
+	int error; /* sticky; 0: connected, or coming back */
 	char sentence[RD_TEXT_MAX];
 	uint32_t serial;
 	bool reset;        /* ECONNRESET was seen */
@@ -236,7 +210,26 @@ struct readyd {
 	struct rd_places watches, timers;
 	uint32_t kept_first, kept_last; /* references */
 	uint64_t stale;                 /* entries of what is gone, dropped */
+	struct rd_resume resume;
 };
+
+/* Whether requests can be sent. */
+static inline bool rd_linked(const struct readyd *r)
+{
+	return r->resume.link == RD_UP || r->resume.link == RD_REBUILDING;
+}
+
+/* Whether rd_resume_run() may have something to do. */
+static inline bool rd_unsettled(const struct readyd *r)
+{
+	return r->resume.link != RD_UP || r->resume.sweeping || r->resume.at;
+}
+
+/* A watch's generation on this connection. It is another one on each, and at each use of a place. */
+static inline uint32_t rd_wire_gen(const struct readyd *r, uint32_t gen)
+{
+	return gen + r->resume.epoch;
+}
 
 static inline struct rd_watch *rd_watch_at(const struct readyd *r, uint32_t id)
 {
@@ -280,6 +273,9 @@ struct rd_watch *rd_watch_named(struct readyd *r, readyd_id watch);
 
 /* A live timer; NULL: none. */
 struct rd_timer *rd_timer_named(const struct readyd *r, readyd_id timer);
+
+/* Whether the number still means the file that was watched. */
+bool rd_fd_is_same(const struct rd_watch_cold *cold, int fd);
 
 /* A zeroed live place with a new generation; 0: no memory. */
 uint32_t rd_watch_add(struct readyd *r);
@@ -334,7 +330,13 @@ void rd_out_record(struct readyd *r, unsigned type, enum rd_serial class, const 
 void rd_out_request(struct readyd *r, struct rd_request *q, unsigned type, const void *records,
 		    size_t count, const int *fds, unsigned n_fds);
 
-/* Sends what there is. 0; -EAGAIN: not now; else the connection ended. Never blocks. */
+/* Whether a request of that size fits behind those that are there. */
+bool rd_out_has_room(const struct readyd *r, size_t bytes, unsigned fds);
+
+/* Sends what there is. 0; -EAGAIN: not now; else the handle has ended. Never blocks. */
+int rd_out_flush(struct readyd *r);
+
+/* The same; before that does what coming back needs done. Never blocks. */
 int rd_flush(struct readyd *r);
 
 /* The same for requests whose caller does not wait: at once if another thread is blocked and could
@@ -346,13 +348,16 @@ void rd_rewait(struct readyd *r, uint32_t id, unsigned mask);
 
 /* ---- receive.c ---- */
 
-/* One message, if there is one: 1; 0: none; negative: the sticky error. Never blocks. What does not
- * fit into the sink (NULL: no sink) is kept. */
+/* One message, or the end, if there is one: 1; 0: none; negative: the sticky error. Never blocks.
+ * What does not fit into the sink (NULL: no sink) is kept. */
 int rd_receive(struct readyd *r, struct rd_sink *sink);
 
 /* The rest of the last message: to the sink while there is room, then, if anybody waits for what
  * may be in it, to the table. */
 void rd_unread_take(struct readyd *r, struct rd_sink *sink);
+
+/* Ends a wait of a slot with that code: its event is kept, or its thread in pollwait has it. */
+void rd_slot_complete(struct readyd *r, uint32_t id, unsigned slot, uint8_t code);
 
 /* ---- connection.c ---- */
 
@@ -367,6 +372,9 @@ bool rd_events_kept(const struct readyd *r);
 /* Wakes who can use what has changed: events, or the place of the thread that receives. */
 void rd_pass_on(struct readyd *r);
 void rd_wake(struct rd_waiter *w);
+
+/* What it waits for has come: wakes it, be it asleep or the leader. */
+void rd_done(struct readyd *r, struct rd_waiter *w);
 
 /* Makes the leader look again. */
 void rd_kick(struct readyd *r);
@@ -385,11 +393,17 @@ int rd_turn(struct readyd *r, struct rd_waiter *w);
 /* Receives until w->done. May block. 0, the sticky error, or -EINTR if `interruptible`. */
 int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible);
 
-/* Sends a request and waits for its answer. May block. 0, or the sticky error. */
+/* Sends a request and waits for its answer. If the connection is lost meanwhile, or its `epoch` is
+ * another one by then, q->lost is set. May block. 0, or the sticky error. */
+int rd_ask_once(struct readyd *r, struct rd_request *q, uint32_t epoch, unsigned type,
+		const void *records, size_t count, const int *fds, unsigned n_fds);
+
+/* Waits until it is connected, and repeats the request on the next connection if it was lost. For
+ * what means the same there. May block. 0, or the sticky error. */
 int rd_ask(struct readyd *r, struct rd_request *q, unsigned type, const void *records, size_t count,
 	   const int *fds, unsigned n_fds);
 
-/* Ends the connection: every call gets `error` and this sentence from now on. Returns `error`. */
+/* Ends the handle: every call gets `error` and this sentence from now on. Returns `error`. */
 int rd_end(struct readyd *r, int error, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
@@ -404,11 +418,22 @@ void rd_bell_drain(struct readyd *r);
 /* What readyd_wait() and readyd_pollwait() refuse. */
 int rd_wait_check(struct readyd *r, uint32_t id, unsigned directions);
 
+/* Whether a deadline of that slot is in the past. */
+bool rd_deadline_passed(const struct rd_watch_cold *cold, unsigned slot);
+
 /* A WAIT is outstanding whose thread in readyd_pollwait() was interrupted: the next wait has it. */
 bool rd_is_orphan(const struct readyd *r, uint32_t id, unsigned slot);
 
-/* Sends WAIT (there must be room), but for directions with a latch: these are returned. */
+/* Notes the wait, and sends WAIT (there must be room) if the daemon knows the watch; but for
+ * directions with a latch: these are returned. Then rd_wait_started(). */
 unsigned rd_wait_start(struct readyd *r, uint32_t id, unsigned directions);
+
+/* After rd_wait_start(), when the waiter is in its place. */
+static inline void rd_wait_started(struct readyd *r, uint32_t id)
+{
+	if (!(rd_watch_at(r, id)->made & RD_MADE))
+		rd_carry_out(r, id);
+}
 
 /* readyd_unwait(), within a call. May block. */
 int rd_unwait(struct readyd *r, readyd_id watch, unsigned directions);

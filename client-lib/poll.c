@@ -72,6 +72,8 @@ static int poll_events(struct readyd *r, struct rd_sink *sink, int64_t delta)
 		if (r->error)
 			return rd_ended(r);
 		(void)rd_flush(r);
+		if (r->resume.wants_private)
+			rd_private_again(r);
 		if (r->error)
 			continue;
 		if (first && atomic_load_explicit(&r->broken, memory_order_relaxed))
@@ -145,15 +147,35 @@ static int ask_simply(struct readyd *r, unsigned type, const void *record, size_
 	return 0;
 }
 
-int readyd_break_session(struct readyd *r, uint64_t session)
+/* Another session's number means another one, or none, to a daemon that was restarted. */
+static int break_another(struct readyd *r, uint64_t session)
 {
 	struct wire_break record = {.session = session};
+	struct rd_request q = {0};
+	int error = rd_ask_once(r, &q, r->resume.epoch, WIRE_BREAK, &record, 1, NULL, 0);
+
+	if (!error && q.lost)
+		return rd_fail(r, -ENOENT, "session %llu ended with its daemon",
+			       (unsigned long long)session);
+	if (error || !q.error)
+		return error;
+	return rd_fail(r, rd_errno_of(q.error), "the session cannot be broken: %s",
+		       wire_error_text(q.error));
+}
+
+int readyd_break_session(struct readyd *r, uint64_t session)
+{
+	const struct wire_break own = {.session = 0};
 	RD_KEEP_ERRNO;
 	int error = rd_enter(r);
 
 	if (error)
 		return error;
-	error = ask_simply(r, WIRE_BREAK, &record, 1, -1, "the session cannot be broken", NULL);
+	if (session && session != r->session)
+		error = break_another(r, session);
+	else
+		error = ask_simply(r, WIRE_BREAK, &own, 1, -1, "the session cannot be broken",
+				   NULL);
 	rd_leave(r);
 	return error;
 }
@@ -192,7 +214,7 @@ static bool is_same_file(int a, int b)
 
 static int is_poll_descriptor(struct readyd *r, int fd)
 {
-	const int own[] = {r->socket, r->bell, r->epoll};
+	const int own[] = {r->socket, r->bell, r->epoll, r->resume.timer};
 	struct wire_is_poll_descriptor record = {0};
 	uint64_t value = 0;
 	int error;
@@ -201,8 +223,8 @@ static int is_poll_descriptor(struct readyd *r, int fd)
 		return rd_ended(r);
 	if (fcntl(fd, F_GETFD) < 0)
 		return rd_fail(r, -EBADF, "fd %d is not open", fd);
-	for (unsigned i = 0; i < 3; i++)
-		if (is_same_file(fd, own[i]))
+	for (unsigned i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		if (own[i] >= 0 && is_same_file(fd, own[i]))
 			return 1;
 	error = ask_simply(r, WIRE_IS_POLL_DESCRIPTOR, &record, 1, fd, "the daemon cannot say",
 			   &value);

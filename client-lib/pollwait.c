@@ -46,6 +46,7 @@ static int pollwait(struct readyd *r, readyd_id watch, unsigned direction)
 	w->special |= (uint8_t)(RD_POLLWAIT << slot);
 	rd_watch_cold_at(r, id)->waiter[slot] = &waiter;
 	r->n_pollwaits++;
+	rd_wait_started(r, id);
 	error = rd_await(r, &waiter, r->flags & READYD_EINTR);
 	if (error == -EINTR) {
 		/* Not done, so the waiter is still there. The WAIT stays for the next one. */

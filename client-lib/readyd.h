@@ -9,8 +9,13 @@
  * The daemon holds no copy: closing a watched fd ends the connection and the watch, as ever.
  *
  * Rules for all functions
- *  - Errors are negative errno values; nothing is printed, errno is not touched. -ENOTCONN: the
- *    connection to the daemon has ended (the error is sticky; readyd_last_error() has a sentence).
+ *  - Errors are negative errno values; nothing is printed, errno is not touched;
+ *    readyd_last_error() has a sentence.
+ *  - A daemon that dies or is restarted is no error: the library connects again and registers all
+ *    watches, waits, deadlines and timers anew, and nothing is lost; at most an event is spurious. Functions
+ *    that ask the daemon wait for the next one; those with a limit keep it. -ENOTCONN, which is
+ *    sticky, comes only with READYD_NO_RESUME or when `give_up` has passed (struct
+ *    readyd_options).
  *  - Every function may be called from any thread at any time on one handle, except
  *    readyd_close(), which must be the last. Two threads may poll at once: each event goes to one.
  *  - Only readyd_break() may be called from a signal handler. After fork() the child may only
@@ -79,10 +84,12 @@ struct readyd_options {
 	uint32_t flags;     /* READYD_PRIVATE_... */
 	uint32_t reserved;
 	const char *config; /* --config of a private daemon; NULL: none */
+	int64_t give_up;    /* ns without a daemon until all calls return -ENOTCONN; 0: never */
 };
 
 #define READYD_PRIVATE_IF_NEEDED 0x1u /* no daemon answers: start a private one */
 #define READYD_PRIVATE_ALWAYS 0x2u    /* do not search */
+#define READYD_NO_RESUME 0x8u         /* the end of the connection is -ENOTCONN, at once */
 #define READYD_EINTR 0x4u /* readyd_poll() and readyd_pollwait() return -EINTR after a signal */
 
 /*
@@ -94,7 +101,8 @@ struct readyd_options {
  * With READYD_PRIVATE_IF_NEEDED a private daemon is started when none was found: for this uid
  * only, no child of the caller, ended when the caller has exited and 10 s passed without a
  * connection. Its address is put into the environment as READYD_SOCKET (setenv(3): not while other
- * threads read the environment), so that children and readyctl reach it.
+ * threads read the environment), so that children and readyctl reach it. If it dies, the handle
+ * that had started it starts another one, with another address, in the same way.
  *
  * -ENOENT, -ECONNREFUSED: no daemon; -EACCES: may not open the socket, or the daemon says no;
  * -EPROTO: not a readyd, or no common version; -EDQUOT: too many connections of this uid;
@@ -106,10 +114,23 @@ int readyd_connect(const struct readyd_options *options, struct readyd **ret, ch
 /* Ends the connection and the session, frees the handle. NULL is accepted. Returns NULL. */
 struct readyd *readyd_close(struct readyd *r);
 
-/* The socket that this handle is connected to: a path, or @name. Valid as long as the handle. */
+/* How a handle is connected. */
+#define READYD_STATE_CONNECTED 0
+#define READYD_STATE_RESUMING 1 /* no daemon at the moment, or it does not know all watches yet */
+#define READYD_STATE_LOST 2     /* for good: every call returns a sticky error */
+
+/* One of these. Calls nobody and waits for nothing: what is done about it is done within the other
+ * calls. */
+int readyd_state(const struct readyd *r);
+
+/* How often the handle has come back. */
+uint64_t readyd_resumes(const struct readyd *r);
+
+/* The socket that this handle is connected to, or comes back to: a path, or @name. Valid as long as
+ * the handle. */
 const char *readyd_socket(const struct readyd *r);
 
-/* The daemon's pid, and this session's number there. */
+/* The daemon's pid, and this session's number there; others after the handle has come back. */
 uint32_t readyd_daemon_pid(const struct readyd *r);
 uint64_t readyd_session(const struct readyd *r);
 
@@ -231,13 +252,15 @@ int readyd_poll(struct readyd *r, struct readyd_event *events, int max, int64_t 
  */
 void readyd_break(struct readyd *r);
 
-/* Breaks another session's poll: one's own uid's, or any as root. Asks the daemon. -ENOENT. */
+/* Breaks another session's poll: one's own uid's, or any as root. Asks the daemon. -ENOENT, also when
+ * the daemon that had numbered it is gone. */
 int readyd_break_session(struct readyd *r, uint64_t session);
 
 /*
  * An fd for another event loop: readable when readyd_poll(..., 0) would have something, and from a
  * break on until a poll that may block (delta not 0: 1 will do) has taken it. It never changes
- * during the handle's life; level-triggered; do not read it, do not close it.
+ * during the handle's life; level-triggered; do not read it, do not close it. It is readable now
+ * and then while the library comes back to a daemon: the poll lets it go on.
  */
 int readyd_fd(const struct readyd *r);
 
@@ -254,7 +277,8 @@ int readyd_is_poll_descriptor(struct readyd *r, int fd);
  * A list is read row by row, in a fixed order; the daemon answers some rows at a time. Rows are
  * those that the caller's uid may see. `next` functions return 1 and fill *row, 0 at the end, or a
  * negative errno; they ask the daemon. A row's struct is zeroed beyond what the daemon knows;
- * `size` is set by the caller to sizeof.
+ * `size` is set by the caller to sizeof. -ECONNRESET: the daemon was restarted in the midst of the
+ * list; free it and begin anew.
  */
 struct readyd_status {
 	size_t size;

@@ -79,8 +79,13 @@ static uint8_t slot_result(struct readyd *r, uint32_t id, unsigned slot, uint8_t
 
 	if ((code & WIRE_CODE_TIMEOUT) && !stale)
 		cold->deadline[slot] = -1;
-	if (w->flags & RD_STREAM)
-		return stale ? code & (uint8_t)~WIRE_CODE_TIMEOUT : code;
+	if (w->flags & RD_STREAM) {
+		if (stale)
+			code &= (uint8_t)~WIRE_CODE_TIMEOUT;
+		cold->told |= (uint8_t)((code & WIRE_CODE_TIMEOUT ? RD_TOLD_TIMEOUT << slot : 0) |
+					(code & WIRE_CODE_CLOSING ? RD_TOLD_CLOSING << slot : 0));
+		return code;
+	}
 	if (!(w->waiting & mask)) {
 		if (code & WIRE_CODE_READY)
 			w->special |= (uint8_t)(RD_LATCH << slot);
@@ -107,8 +112,7 @@ static uint8_t slot_result(struct readyd *r, uint32_t id, unsigned slot, uint8_t
 		}
 		r->n_pollwaits--;
 		waiter->code = code;
-		waiter->done = true;
-		rd_wake(waiter);
+		rd_done(r, waiter);
 		return 0;
 	}
 	return code;
@@ -133,7 +137,7 @@ static inline bool dispatch_entry(struct readyd *r, const struct wire_entry *e,
 {
 	unsigned codes = e->read | e->write;
 	unsigned directions = (e->read != 0) | (unsigned)(e->write != 0) << 1;
-	struct rd_watch *w = rd_watch_find(r, e->id, e->gen);
+	struct rd_watch *w = rd_watch_find(r, e->id, e->gen - r->resume.epoch);
 
 	if (codes == 0 || codes & ~(unsigned)CODES)
 		return false;
@@ -141,7 +145,7 @@ static inline bool dispatch_entry(struct readyd *r, const struct wire_entry *e,
 		r->stale++;
 		return true;
 	}
-	if (codes & WIRE_CODE_TIMEOUT ||
+	if (codes & (WIRE_CODE_TIMEOUT | WIRE_CODE_CLOSING) ||
 	    (!(w->flags & RD_STREAM) && (directions & ~w->waiting) | w->special)) {
 		entry_not_plain(r, e, sink);
 		return true;
@@ -151,10 +155,17 @@ static inline bool dispatch_entry(struct readyd *r, const struct wire_entry *e,
 	return true;
 }
 
+void rd_slot_complete(struct readyd *r, uint32_t id, unsigned slot, uint8_t code)
+{
+	code = slot_result(r, id, slot, code, rd_watch_at(r, id)->stamp[slot]);
+	if (code)
+		rd_watch_keep(r, id, slot ? 0 : code, slot ? code : 0);
+}
+
 /* A WAIT was refused, which the table should have foreseen: nobody may wait for ever. */
 static void wait_refused(struct readyd *r, const struct wire_failure *f)
 {
-	struct rd_watch *w = rd_watch_find(r, f->id, f->gen);
+	struct rd_watch *w = rd_watch_find(r, f->id, f->gen - r->resume.epoch);
 	unsigned directions = f->direction ? f->direction : READYD_READ | READYD_WRITE;
 	uint8_t code[2] = {0, 0};
 
@@ -229,8 +240,9 @@ static void request_complete(struct readyd *r, struct rd_request *q)
 	*p = q->next;
 	if (!q->next)
 		r->requests_end = p;
-	q->waiter.done = true;
-	rd_wake(&q->waiter);
+	if (q->answered)
+		q->answered(r, q);
+	rd_done(r, &q->waiter);
 }
 
 static bool dispatch_answer(struct readyd *r, const struct wire_answer *a)
@@ -331,8 +343,16 @@ void rd_unread_take(struct readyd *r, struct rd_sink *sink)
 	r->unread = e;
 }
 
+/* Errors that would come again on the next connection. */
+static bool is_fault(uint32_t error)
+{
+	return error == WIRE_E_PROTOCOL || error == WIRE_E_VERSION || error == WIRE_E_BYTE_ORDER ||
+	       error == WIRE_E_SURPLUS_FDS;
+}
+
 static int dispatch_other(struct readyd *r, size_t size)
 {
+	static const char ended_format[] = "readyd at %s ended the connection: %s (%s)";
 	const struct wire_error_record *record;
 	const char *reason = "";
 	struct wire_view view;
@@ -346,9 +366,16 @@ static int dispatch_other(struct readyd *r, size_t size)
 	case WIRE_ERROR:
 		record = view.records;
 		rd_printable(text, sizeof(text), view.tail, view.header.tail);
-		return rd_end(r, record->error == WIRE_E_PROTOCOL ? -EPROTO : -ENOTCONN,
-			      "readyd at %s ended the connection: %s (%s)", r->address, text,
-			      wire_error_text(record->error));
+		if (is_fault(record->error))
+			return rd_end(r, -EPROTO, ended_format, r->address, text,
+				      wire_error_text(record->error));
+		rd_lose(r, ended_format, r->address, text, wire_error_text(record->error));
+		return r->error ? r->error : 1;
+	case WIRE_WELCOME:
+		if (r->resume.link != RD_GREETING)
+			return garbled(r, "a second greeting");
+		rd_greeted(r, &view);
+		return r->error ? r->error : 1;
 	case WIRE_STATUS:
 	case WIRE_SESSIONS:
 	case WIRE_WATCHES:
@@ -384,7 +411,7 @@ int rd_receive(struct readyd *r, struct rd_sink *sink)
 {
 	if (r->unread != r->unread_end)
 		rd_unread_take(r, NULL);
-	while (!r->error) {
+	while (!r->error && r->socket >= 0) {
 		ssize_t n = recv(r->socket, r->in, WIRE_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
 
 		if (n > WIRE_MESSAGE_MAX)
@@ -401,10 +428,9 @@ int rd_receive(struct readyd *r, struct rd_sink *sink)
 			r->reset = true; /* messages may still follow */
 			continue;
 		}
-		return rd_end(r, -ENOTCONN,
-			      "the connection to readyd at %s has ended: it was stopped or "
-			      "restarted; connect again",
-			      r->address);
+		rd_lose(r, "the connection to readyd at %s has ended: it was stopped or restarted",
+			r->address);
+		return r->error ? r->error : 1;
 	}
 	return r->error;
 }

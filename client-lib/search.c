@@ -98,6 +98,23 @@ static int address_make(const char *address, struct sockaddr_un *ret, socklen_t 
 	return 0;
 }
 
+int rd_socket_try(const char *address, int *ret)
+{
+	RD_CLEANUP_FD int fd = -1;
+	struct sockaddr_un name;
+	socklen_t length;
+	int error = address_make(address, &name, &length);
+
+	if (error)
+		return error;
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&name, length) < 0)
+		return -errno;
+	*ret = fd;
+	fd = -1;
+	return 0;
+}
+
 int rd_socket_open(const char *address, int *ret, char *ret_text, size_t size)
 {
 	const struct timeval limit = {.tv_sec = CONNECT_SECONDS};

@@ -16,6 +16,9 @@
  * Kernel behaviour: one fd that is closed makes sendmsg() fail as a whole with EBADF; ETOOMANYREFS
  * (more fds in flight than RLIMIT_NOFILE) and ENOBUFS pass as the daemon reads, but no event says
  * when; EPIPE comes while messages of the peer are still unread, and these are read first.
+ *
+ * While there is no connection the datagram is empty: what the program asks for meanwhile is noted
+ * in the table alone, and told from there (rebuild.c).
  */
 
 #include "internal.h"
@@ -25,7 +28,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-static bool out_has_room(const struct readyd *r, size_t bytes, unsigned fds)
+bool rd_out_has_room(const struct readyd *r, size_t bytes, unsigned fds)
 {
 	return r->out.size + bytes <= r->message_max && r->out.n_fds + fds <= r->fds_max &&
 	       r->out.records < WIRE_RECORDS_MAX;
@@ -46,7 +49,7 @@ int rd_out_reserve(struct readyd *r, size_t bytes, unsigned fds)
 	if (r->error)
 		return rd_ended(r);
 	/* Another thread may fill it again while push() has released the lock. */
-	while (!out_has_room(r, bytes, fds)) {
+	while (!rd_out_has_room(r, bytes, fds)) {
 		int error = push(r);
 
 		if (error)
@@ -153,7 +156,7 @@ static void send_rewaits(struct readyd *r)
 
 		if (!mask)
 			continue;
-		if (!out_has_room(r, sizeof(struct wire_header) + sizeof(struct wire_slots), 0))
+		if (!rd_out_has_room(r, sizeof(struct wire_header) + sizeof(struct wire_slots), 0))
 			return; /* after the next flush */
 		w->special &= (uint8_t)(RD_REWAIT - 1);
 		r->n_rewaits--;
@@ -162,7 +165,18 @@ static void send_rewaits(struct readyd *r)
 	}
 }
 
-int rd_flush(struct readyd *r)
+/* The peer has closed. What it said before is read first: it may have said why. */
+static void read_to_the_end(struct readyd *r, int error)
+{
+	uint32_t epoch = r->resume.epoch;
+
+	while (!r->error && r->resume.epoch == epoch && rd_receive(r, NULL) > 0)
+		;
+	if (!r->error && r->resume.epoch == epoch)
+		rd_lose(r, "the connection to readyd at %s ended: %s", r->address, strerror(error));
+}
+
+int rd_out_flush(struct readyd *r)
 {
 	while (!r->error && r->out.size) {
 		int error;
@@ -192,14 +206,20 @@ int rd_flush(struct readyd *r)
 			break;
 		case EPIPE:
 		case ECONNRESET:
-			while (rd_receive(r, NULL) > 0)
-				; /* it may have said why */
-			break;
+			read_to_the_end(r, error);
+			continue;
 		}
 		(void)rd_end(r, -ENOTCONN, "the connection to readyd at %s ended: %s", r->address,
 			     strerror(error));
 	}
 	return r->error;
+}
+
+int rd_flush(struct readyd *r)
+{
+	if (rd_unsettled(r))
+		rd_resume_run(r);
+	return rd_out_flush(r);
 }
 
 int rd_hurry(struct readyd *r)
@@ -218,11 +238,15 @@ int rd_hurry(struct readyd *r)
 void rd_rewait(struct readyd *r, uint32_t id, unsigned mask)
 {
 	struct rd_watch *w = rd_watch_at(r, id);
-	struct wire_slots slots = {.id = id, .gen = w->gen, .directions = mask};
+	struct wire_slots slots = {
+		.id = id,
+		.gen = rd_wire_gen(r, w->gen),
+		.directions = mask,
+	};
 
 	if (!mask)
 		return;
-	if (out_has_room(r, sizeof(struct wire_header) + sizeof(slots), 0)) {
+	if (rd_out_has_room(r, sizeof(struct wire_header) + sizeof(slots), 0)) {
 		rd_out_record(r, WIRE_WAIT, RD_SERIAL_WAIT, &slots, sizeof(slots));
 		return;
 	}

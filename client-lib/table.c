@@ -26,6 +26,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* ---- Places ---- */
 
@@ -123,6 +124,13 @@ void rd_timer_remove(struct readyd *r, uint32_t id)
 	t->link.next = r->timers.free;
 	r->timers.free = id;
 	r->timers.n--;
+}
+
+bool rd_fd_is_same(const struct rd_watch_cold *cold, int fd)
+{
+	struct stat st;
+
+	return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == cold->dev && st.st_ino == cold->ino;
 }
 
 struct rd_watch *rd_watch_named(struct readyd *r, readyd_id watch)

@@ -7,6 +7,9 @@
  * received and not taken, or that came while the request was under way, is taken back and counts as
  * pending.
  *
+ * While there is no connection (resume.c) the table is all: it is told to the next daemon. A timer
+ * that is in the table counts as pending then, since the program has not seen it expire.
+ *
  * A one-shot timer's place is free when its event was taken. While a request waits for its answer
  * another thread may take that event: afterwards the timer is looked up again.
  */
@@ -23,53 +26,94 @@ static int timer_failed(struct readyd *r, const struct rd_request *q, const char
 	return rd_fail(r, rd_errno_of(q->error), "%s: %s", what, wire_error_text(q->error));
 }
 
+/* Waits until the table is not being told, and makes room for a request. May block. */
+static int room_for_timer(struct readyd *r)
+{
+	int error;
+
+	do {
+		rd_link_settle(r);
+		error = rd_out_reserve(
+			r, sizeof(struct wire_header) + sizeof(struct wire_timer_set), 0);
+	} while (!error && r->resume.link == RD_REBUILDING);
+	return error;
+}
+
+/* Notes the arming in the table. `id` 0: in a new place. NULL: no memory. */
+static struct rd_timer *timer_arm(struct readyd *r, uint32_t *id, int64_t when, int64_t period,
+				  uint64_t cookie)
+{
+	struct rd_timer *t;
+
+	if (*id)
+		rd_timer_drop(r, *id);
+	else
+		*id = rd_timer_add(r);
+	if (!*id)
+		return NULL;
+	t = rd_timer_at(r, *id);
+	t->arming = t->arming + 1 ? t->arming + 1 : 1;
+	t->cookie = cookie;
+	t->when = when > 0 ? when : 0;
+	t->period = period;
+	return t;
+}
+
+/* Sends it. What is lost is told from the table. May block. */
+static int timer_tell(struct readyd *r, struct rd_request *q, uint32_t id)
+{
+	struct rd_timer *t = rd_timer_at(r, id);
+	struct wire_timer_set record = {
+		.cookie = t->cookie,
+		.when = rd_time_to_daemon(r, t->when),
+		.period = t->period,
+		.id = id,
+		.gen = t->arming,
+	};
+
+	q->timer = t;
+	t->flags |= RD_TIMER_MADE;
+	return rd_ask_once(r, q, r->resume.epoch, WIRE_TIMER_SET, &record, 1, NULL, 0);
+}
+
 static int timer_set(struct readyd *r, readyd_id *timer, int64_t when, int64_t period,
 		     uint64_t cookie)
 {
-	struct wire_timer_set record = {.cookie = cookie, .period = period};
 	struct rd_request q = {0};
-	struct rd_timer *t;
 	bool pending = false, is_new;
+	struct rd_timer *t;
+	uint32_t id = 0;
 	readyd_id name;
 	int error;
 
 	if (period < 0)
 		return rd_fail(r, -EINVAL, "a negative period");
-	error = rd_out_reserve(r, sizeof(struct wire_header) + sizeof(record), 0);
+	error = room_for_timer(r);
 	if (error)
 		return error;
 	t = rd_timer_named(r, *timer);
-	if (t && t->flags & RD_TIMER_STOPPING)
-		t = NULL;
-	is_new = !t;
-	if (t) {
-		record.id = (uint32_t)*timer;
+	if (t && !(t->flags & RD_TIMER_STOPPING)) {
+		id = (uint32_t)*timer;
 		pending = t->flags & RD_TIMER_LISTED;
-		rd_timer_drop(r, record.id);
-	} else {
-		record.id = rd_timer_add(r);
-		if (!record.id)
-			return rd_fail(r, -ENOMEM, "no memory for another timer");
-		t = rd_timer_at(r, record.id);
 	}
-	t->arming = t->arming + 1 ? t->arming + 1 : 1;
-	t->cookie = cookie;
-	t->when = when;
-	t->period = period;
-	record.gen = t->arming;
-	record.when = when > 0 ? rd_time_to_daemon(r, when) : 0;
-	q.timer = t;
-	name = rd_id(record.id, t->gen);
-	error = rd_ask(r, &q, WIRE_TIMER_SET, &record, 1, NULL, 0);
+	is_new = !id;
+	t = timer_arm(r, &id, when, period, cookie);
+	if (!t)
+		return rd_fail(r, -ENOMEM, "no memory for another timer");
+	name = rd_id(id, t->gen);
+	if (rd_linked(r))
+		error = timer_tell(r, &q, id);
+	else
+		q.lost = true;
 	if (error)
 		return error;
 	if (q.error) {
 		if (is_new)
-			rd_timer_remove(r, record.id);
+			rd_timer_remove(r, id);
 		return timer_failed(r, &q, "the timer cannot be armed");
 	}
 	*timer = name;
-	return pending || q.swallowed || q.value;
+	return pending || q.swallowed || (q.lost ? !is_new : q.value != 0);
 }
 
 int readyd_timer_set(struct readyd *r, readyd_id *timer, int64_t when, int64_t period,
@@ -85,27 +129,42 @@ int readyd_timer_set(struct readyd *r, readyd_id *timer, int64_t when, int64_t p
 	return result;
 }
 
+static void timer_forget(struct readyd *r, uint32_t id)
+{
+	rd_timer_drop(r, id);
+	rd_timer_remove(r, id);
+}
+
 static int timer_stop(struct readyd *r, readyd_id timer)
 {
 	struct wire_timer_stop record = {.id = (uint32_t)timer};
-	struct rd_timer *t = rd_timer_named(r, timer);
-	struct rd_request q = {.timer = t};
+	struct rd_request q = {0};
+	struct rd_timer *t;
 	bool pending;
 	int error;
 
-	if (r->error)
-		return rd_ended(r);
+	error = room_for_timer(r);
+	if (error)
+		return error;
+	t = rd_timer_named(r, timer);
 	if (!t || t->flags & RD_TIMER_STOPPING)
 		return 0;
+	if (!(t->flags & RD_TIMER_MADE)) {
+		timer_forget(r, record.id);
+		return 1;
+	}
 	pending = t->flags & RD_TIMER_LISTED;
 	rd_timer_drop(r, record.id);
 	t->flags |= RD_TIMER_STOPPING;
+	q.timer = t;
 	record.gen = t->arming;
-	error = rd_ask(r, &q, WIRE_TIMER_STOP, &record, 1, NULL, 0);
+	error = rd_ask_once(r, &q, r->resume.epoch, WIRE_TIMER_STOP, &record, 1, NULL, 0);
 	if (error)
 		return error;
 	/* While it is stopping nobody else frees it. */
 	rd_timer_remove(r, record.id);
+	if (q.lost)
+		return 1;
 	if (q.error && q.error != WIRE_E_NOT_FOUND && q.error != WIRE_E_STALE)
 		return timer_failed(r, &q, "the timer cannot be stopped");
 	return pending || q.swallowed || !q.error;

@@ -19,7 +19,7 @@
 
 #include "internal.h"
 
-static bool deadline_passed(const struct rd_watch_cold *cold, unsigned slot)
+bool rd_deadline_passed(const struct rd_watch_cold *cold, unsigned slot)
 {
 	int64_t when = cold->deadline[slot];
 
@@ -32,7 +32,7 @@ static bool latch_take(struct readyd *r, uint32_t id, unsigned slot)
 	struct rd_watch *w = rd_watch_at(r, id);
 
 	if (!(w->special & (RD_LATCH << slot)) || w->flags & RD_EVICTED ||
-	    deadline_passed(rd_watch_cold_at(r, id), slot))
+	    rd_deadline_passed(rd_watch_cold_at(r, id), slot))
 		return false;
 	w->special &= (uint8_t) ~(RD_LATCH << slot);
 	return true;
@@ -67,7 +67,7 @@ int rd_wait_check(struct readyd *r, uint32_t id, unsigned directions)
 unsigned rd_wait_start(struct readyd *r, uint32_t id, unsigned directions)
 {
 	struct rd_watch *w = rd_watch_at(r, id);
-	struct wire_slots record = {.id = id, .gen = w->gen};
+	struct wire_slots record = {.id = id, .gen = rd_wire_gen(r, w->gen)};
 	unsigned latched = 0, adopted = 0;
 
 	for (unsigned slot = 0; slot < 2; slot++) {
@@ -83,7 +83,8 @@ unsigned rd_wait_start(struct readyd *r, uint32_t id, unsigned directions)
 	record.directions = directions & ~(latched | adopted);
 	if (record.directions) {
 		w->waiting |= (uint8_t)record.directions;
-		rd_out_record(r, WIRE_WAIT, RD_SERIAL_WAIT, &record, sizeof(record));
+		if (w->made & RD_MADE)
+			rd_out_record(r, WIRE_WAIT, RD_SERIAL_WAIT, &record, sizeof(record));
 	}
 	return latched;
 }
@@ -104,6 +105,7 @@ static int wait_many(struct readyd *r, readyd_id watch, unsigned directions)
 	if (error)
 		return error;
 	latched = rd_wait_start(r, (uint32_t)watch, directions);
+	rd_wait_started(r, (uint32_t)watch);
 	if (latched)
 		rd_watch_keep(r, (uint32_t)watch, latched & READYD_READ ? WIRE_CODE_READY : 0,
 			      latched & READYD_WRITE ? WIRE_CODE_READY : 0);
@@ -124,66 +126,93 @@ int readyd_wait(struct readyd *r, readyd_id watch, unsigned directions)
 
 /* ---- Taking waits back ---- */
 
-/* The refusals of an UNWAIT, by record. */
-struct refusals {
+/* An UNWAIT under way, and how it went, by record. */
+struct unwait {
+	uint32_t id, gen; /* as in the table */
+	unsigned n, slots[2];
 	uint16_t error[2];
+	unsigned late; /* directions whose event comes all the same */
 };
 
 static void unwait_refused(struct readyd *r, struct rd_request *q, const struct wire_failure *f)
 {
-	struct refusals *refusals = q->context;
+	struct unwait *u = q->context;
 
 	(void)r;
 	if (f->index < 2)
-		refusals->error[f->index] = f->error;
+		u->error[f->index] = f->error;
+}
+
+/* In the turn of the answer: what comes after it, a lost connection too, finds it applied. */
+static void unwait_apply(struct readyd *r, struct rd_request *q)
+{
+	struct unwait *u = q->context;
+	struct rd_watch *w = rd_watch_find(r, u->id, u->gen);
+
+	for (unsigned i = 0; w && i < u->n; i++) {
+		uint8_t mask = (uint8_t)(1u << u->slots[i]);
+
+		switch (u->error[i]) {
+		case WIRE_OK:
+			/* Not waiting: lost, and its entry had come before. */
+			if (!(w->waiting & mask))
+				u->late |= mask;
+			w->waiting &= (uint8_t)~mask;
+			break;
+		case WIRE_E_ALREADY:
+			if (w->waiting & mask)
+				w->special |= (uint8_t)(RD_DUE << u->slots[i]);
+			u->late |= mask;
+			break;
+		case WIRE_E_NOT_FOUND:
+			/* Its entry came before the answer; or an old timeout did, and the WAIT
+			 * that replaced it is still to be taken back. */
+			if (!(w->waiting & mask))
+				u->late |= mask;
+			break;
+		}
+	}
 }
 
 /* Asks once for the directions that wait. *ret_late: those whose event comes all the same. */
 static int unwait_ask(struct readyd *r, readyd_id watch, unsigned directions, unsigned *ret_late)
 {
-	uint32_t id = (uint32_t)watch, gen = (uint32_t)(watch >> 32);
-	struct refusals refusals = {{WIRE_OK, WIRE_OK}};
-	struct rd_request q = {.refused = unwait_refused, .context = &refusals};
+	struct unwait u = {.id = (uint32_t)watch, .gen = (uint32_t)(watch >> 32)};
+	struct rd_request q = {
+		.refused = unwait_refused,
+		.answered = unwait_apply,
+		.gone = unwait_apply,
+		.context = &u,
+	};
 	struct wire_slots records[2];
-	unsigned slots[2], n = 0;
 	struct rd_watch *w;
 	int error;
 
 	for (unsigned slot = 0; slot < 2; slot++) {
 		if (!(directions & (1u << slot)))
 			continue;
-		slots[n] = slot;
-		records[n++] = (struct wire_slots){.id = id, .gen = gen, .directions = 1u << slot};
+		u.slots[u.n] = slot;
+		records[u.n++] = (struct wire_slots){
+			.id = u.id,
+			.gen = rd_wire_gen(r, u.gen),
+			.directions = 1u << slot,
+		};
 	}
-	error = rd_ask(r, &q, WIRE_UNWAIT, records, n, NULL, 0);
+	if (!(rd_watch_at(r, u.id)->made & RD_MADE)) {
+		unwait_apply(r, &q);
+		return 0;
+	}
+	error = rd_ask_once(r, &q, r->resume.epoch, WIRE_UNWAIT, records, u.n, NULL, 0);
 	if (error)
 		return error;
-	w = rd_watch_find(r, id, gen);
+	w = rd_watch_find(r, u.id, u.gen);
 	if (!w || w->flags & RD_ENDING)
 		return rd_fail(r, -ENOENT, "the watch was ended meanwhile");
-	for (unsigned i = 0; i < n; i++) {
-		uint8_t mask = (uint8_t)(1u << slots[i]);
-
-		switch (refusals.error[i]) {
-		case WIRE_OK:
-			w->waiting &= (uint8_t)~mask;
-			break;
-		case WIRE_E_ALREADY:
-			if (w->waiting & mask)
-				w->special |= (uint8_t)(RD_DUE << slots[i]);
-			*ret_late |= mask;
-			break;
-		case WIRE_E_NOT_FOUND:
-			/* Its entry came before the answer; or an old timeout did, and the WAIT
-			 * that replaced it is still to be taken back. */
-			if (!(w->waiting & mask))
-				*ret_late |= mask;
-			break;
-		default:
-			return rd_fail(r, rd_errno_of(refusals.error[i]), "unwait was refused: %s",
-				       wire_error_text(refusals.error[i]));
-		}
-	}
+	*ret_late |= u.late;
+	for (unsigned i = 0; i < u.n; i++)
+		if (u.error[i] && u.error[i] != WIRE_E_ALREADY && u.error[i] != WIRE_E_NOT_FOUND)
+			return rd_fail(r, rd_errno_of(u.error[i]), "unwait was refused: %s",
+				       wire_error_text(u.error[i]));
 	return 0;
 }
 
@@ -194,8 +223,11 @@ int rd_unwait(struct readyd *r, readyd_id watch, unsigned directions)
 	int error;
 
 	for (;;) {
-		if (r->error)
-			return rd_ended(r);
+		/* Room first: nothing may come between the look at the table and the request. */
+		error = rd_out_reserve(
+			r, sizeof(struct wire_header) + 2 * sizeof(struct wire_slots), 0);
+		if (error)
+			return error;
 		w = rd_watch_named(r, watch);
 		if (!w)
 			return -ENOENT;
@@ -251,6 +283,7 @@ static unsigned deadline_note(struct readyd *r, uint32_t id, unsigned directions
 	for (unsigned slot = 0; slot < 2; slot++) {
 		if (changed & (1u << slot)) {
 			cold->deadline[slot] = when;
+			cold->told &= (uint8_t) ~(RD_TOLD_TIMEOUT << slot);
 			w->stamp[slot] = w->last_stamp;
 		}
 	}
@@ -259,7 +292,7 @@ static unsigned deadline_note(struct readyd *r, uint32_t id, unsigned directions
 
 static int set_deadline(struct readyd *r, readyd_id watch, unsigned directions, int64_t when)
 {
-	struct wire_deadline record = {.id = (uint32_t)watch, .gen = (uint32_t)(watch >> 32)};
+	struct wire_deadline record = {.id = (uint32_t)watch};
 	struct rd_watch *w;
 	int error;
 
@@ -276,6 +309,11 @@ static int set_deadline(struct readyd *r, readyd_id watch, unsigned directions, 
 	record.directions = (uint16_t)deadline_note(r, record.id, directions, when < 0 ? -1 : when);
 	if (!record.directions)
 		return 0;
+	if (!(w->made & RD_MADE)) {
+		rd_carry_out(r, record.id);
+		return 0;
+	}
+	record.gen = rd_wire_gen(r, w->gen);
 	record.stamp = w->last_stamp;
 	record.when = rd_time_to_daemon(r, when < 0 ? -1 : when);
 	rd_out_record(r, WIRE_DEADLINE, RD_SERIAL_DEADLINE, &record, sizeof(record));

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Making and ending watches, and the two requests that change a whole watch's state and are
- * answered: RESET and EVICT.
+ * Making and ending watches.
  *
  * WATCH: the place is taken before the request is sent, so that entries find it; a refusal frees
  * it. Up to fds_max records go into one message; two messages are under way at a time, so that the
@@ -14,8 +13,8 @@
  * nobody took yet stay in the table (the place is *gone*) until they are; all else is forgotten, so
  * that the program may free what its cookie means.
  *
- * RESET is always awaited: a caller that read before the answer could sleep for ever (H2). It
- * clears the library's own latch too, and what a stream watch has unseen.
+ * While there is no connection (resume.c) WATCH waits for the next one, and UNWATCH is done here at
+ * once; an unanswered WATCH is repeated, an unanswered UNWATCH taken for done.
  */
 
 #include "internal.h"
@@ -78,6 +77,16 @@ static void watch_refused(struct readyd *r, struct rd_request *q, const struct w
 	w->error = watch_failed(r, w->fd, f);
 }
 
+/* The daemon knows those that it did not refuse: from now on rebuild.c makes them anew. */
+static void watch_answered(struct readyd *r, struct rd_request *q)
+{
+	struct batch *b = q->context;
+
+	for (unsigned i = 0; i < b->n; i++)
+		if (!b->requests[i]->error)
+			rd_watch_at(r, (uint32_t)b->requests[i]->id)->made = RD_MADE;
+}
+
 /* Takes a place for it. 0; negative: its error. */
 static int watch_prepare(struct readyd *r, struct readyd_watch_request *w,
 			 struct wire_watch *record)
@@ -97,6 +106,7 @@ static int watch_prepare(struct readyd *r, struct readyd_watch_request *w,
 	if (!id)
 		return rd_fail(r, -ENOMEM, "no memory for another watch");
 	hot = rd_watch_at(r, id);
+	hot->made = RD_NEW;
 	hot->cookie = w->cookie;
 	hot->flags |= (uint8_t)(w->interest | (w->mode == READYD_STREAM ? RD_STREAM : 0));
 	cold = rd_watch_cold_at(r, id);
@@ -107,7 +117,7 @@ static int watch_prepare(struct readyd *r, struct readyd_watch_request *w,
 	*record = (struct wire_watch){
 		.cookie = w->cookie,
 		.id = id,
-		.gen = hot->gen,
+		.gen = rd_wire_gen(r, hot->gen),
 		.fd = w->fd,
 		.interest = w->interest,
 		.mode = w->mode,
@@ -115,18 +125,51 @@ static int watch_prepare(struct readyd *r, struct readyd_watch_request *w,
 	return 0;
 }
 
+/* Waits until the link is up and there is room for so many. */
+static int batch_reserve(struct readyd *r, unsigned n)
+{
+	size_t size = sizeof(struct wire_header) + n * sizeof(struct wire_watch);
+	int error;
+
+	do {
+		error = rd_link_await(r);
+		if (!error)
+			error = rd_out_reserve(r, size, n);
+	} while (!error && r->resume.link != RD_UP);
+	return error;
+}
+
+/* The connection was lost before the answer: all of it once more, on the next one. */
+static int batch_repeat(struct readyd *r, struct batch *b)
+{
+	int error = batch_reserve(r, b->n);
+
+	if (error)
+		return error;
+	b->request.lost = b->request.waiter.done = false;
+	for (unsigned i = 0; i < b->n; i++) {
+		b->requests[i]->error = 0;
+		b->records[i].gen = rd_wire_gen(r, (uint32_t)(b->requests[i]->id >> 32));
+	}
+	rd_out_request(r, &b->request, WIRE_WATCH, b->records, b->n, b->fds, b->n);
+	return 0;
+}
+
 /* Sends the next ones of the requests. Returns how many were looked at, or the sticky error. */
 static long batch_send(struct readyd *r, struct batch *b, struct readyd_watch_request *requests,
 		       size_t n)
 {
-	unsigned most = r->fds_max < WIRE_FDS_MAX ? r->fds_max : WIRE_FDS_MAX;
+	unsigned most = r->fds_max; /* WIRE_FDS_MAX at most */
 	size_t wanted = n < most ? n : most, i = 0;
 	int error;
 
 	b->n = 0;
-	b->request = (struct rd_request){.refused = watch_refused, .context = b};
-	error = rd_out_reserve(r, sizeof(struct wire_header) + wanted * sizeof(struct wire_watch),
-			       (unsigned)wanted);
+	b->request = (struct rd_request){
+		.refused = watch_refused,
+		.answered = watch_answered,
+		.context = b,
+	};
+	error = batch_reserve(r, (unsigned)wanted);
 	if (error)
 		return error;
 	for (; i < n && b->n < wanted; i++) {
@@ -152,6 +195,11 @@ static int batch_finish(struct readyd *r, struct batch *b)
 {
 	int error = rd_await(r, &b->request.waiter, false), failed = 0;
 
+	while (!error && b->request.lost) {
+		error = batch_repeat(r, b);
+		if (!error)
+			error = rd_await(r, &b->request.waiter, false);
+	}
 	if (error)
 		return error;
 	for (unsigned i = 0; i < b->n; i++) {
@@ -230,14 +278,6 @@ int readyd_watch(struct readyd *r, int fd, unsigned interest, unsigned mode, uin
 
 /* ---- Ending ---- */
 
-/* Whether the number still means the file that was watched. */
-static bool fd_is_same(const struct rd_watch_cold *cold, int fd)
-{
-	struct stat st;
-
-	return fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == cold->dev && st.st_ino == cold->ino;
-}
-
 static void watch_end(struct readyd *r, uint32_t id)
 {
 	struct rd_watch *w = rd_watch_at(r, id);
@@ -252,8 +292,7 @@ static void watch_end(struct readyd *r, uint32_t id)
 		if (waiter) {
 			r->n_pollwaits--;
 			waiter->code = WIRE_CODE_CLOSING;
-			waiter->done = true;
-			rd_wake(waiter);
+			rd_done(r, waiter);
 		} else if (w->waiting & (1u << slot) && !rd_is_orphan(r, id, slot)) {
 			owed[slot] = WIRE_CODE_CLOSING;
 		}
@@ -269,10 +308,16 @@ static void watch_end(struct readyd *r, uint32_t id)
 		rd_watch_remove(r, id);
 }
 
+/* The connection is lost: the daemon has forgotten the watch, and will not be told of it again. */
+static void unwatch_gone(struct readyd *r, struct rd_request *q)
+{
+	watch_end(r, *(const uint32_t *)q->context);
+}
+
 static int unwatch(struct readyd *r, readyd_id watch, int fd)
 {
-	struct wire_unwatch record = {.id = (uint32_t)watch, .gen = (uint32_t)(watch >> 32)};
-	struct rd_request q = {0};
+	struct wire_unwatch record = {.id = (uint32_t)watch};
+	struct rd_request q = {.gone = unwatch_gone, .context = &record.id};
 	struct rd_watch *w;
 	int error;
 
@@ -282,15 +327,19 @@ static int unwatch(struct readyd *r, readyd_id watch, int fd)
 	w = rd_watch_named(r, watch);
 	if (!w)
 		return -ENOENT;
+	if (!(w->made & (RD_MADE | RD_SENT))) {
+		watch_end(r, record.id);
+		return 0;
+	}
 	w->flags |= RD_ENDING;
-	if (fd_is_same(rd_watch_cold_at(r, record.id), fd))
+	record.gen = rd_wire_gen(r, w->gen);
+	if (rd_fd_is_same(rd_watch_cold_at(r, record.id), fd))
 		record.flags = WIRE_UNWATCH_FD;
-	error = rd_ask(r, &q, WIRE_UNWATCH, &record, 1, &fd,
-		       record.flags & WIRE_UNWATCH_FD ? 1 : 0);
-	if (error)
-		return error;
-	watch_end(r, record.id);
-	return 0;
+	error = rd_ask_once(r, &q, r->resume.epoch, WIRE_UNWATCH, &record, 1, &fd,
+			    record.flags & WIRE_UNWATCH_FD ? 1 : 0);
+	if (!error && !q.lost)
+		watch_end(r, record.id);
+	return error;
 }
 
 int readyd_unwatch(struct readyd *r, readyd_id watch, int fd)
@@ -301,132 +350,6 @@ int readyd_unwatch(struct readyd *r, readyd_id watch, int fd)
 	if (error)
 		return error;
 	error = unwatch(r, watch, fd);
-	rd_leave(r);
-	return error;
-}
-
-/* ---- Reset and evict ---- */
-
-/* Whether somebody waits there. The wait that an interrupted pollwait left is taken back: nobody
- * does. May block. */
-static bool slot_is_busy(struct readyd *r, readyd_id watch, unsigned slot)
-{
-	uint32_t id = (uint32_t)watch;
-	struct rd_watch *w = rd_watch_find(r, id, (uint32_t)(watch >> 32));
-
-	if (!w)
-		return false;
-	if (rd_is_orphan(r, id, slot)) {
-		w->special &= (uint8_t) ~(RD_POLLWAIT << slot);
-		if (rd_unwait(r, watch, 1u << slot) == -EALREADY) {
-			if (w->waiting & (1u << slot))
-				w->special |= (uint8_t)(RD_POLLWAIT << slot);
-			w->special &= (uint8_t) ~(RD_DUE << slot);
-			w->kept[slot] = 0; /* RESET clears it anyway */
-			if (!(w->kept[0] | w->kept[1]))
-				rd_watch_drop(r, id);
-		}
-	}
-	return w->waiting & (1u << slot) || w->kept[slot];
-}
-
-static int reset(struct readyd *r, readyd_id watch, unsigned directions)
-{
-	struct wire_slots record = {.id = (uint32_t)watch, .gen = (uint32_t)(watch >> 32)};
-	struct rd_watch *w = rd_watch_named(r, watch);
-	struct rd_request q = {0};
-	int error;
-
-	if (!w)
-		return r->error ? rd_ended(r) : -ENOENT;
-	if (directions == 0 || directions & ~(w->flags & RD_INTEREST))
-		return rd_fail(r, -EINVAL, "the watch has no such direction (%#x)", directions);
-	if (!(w->flags & RD_STREAM))
-		for (unsigned slot = 0; slot < 2; slot++)
-			if (directions & (1u << slot) && slot_is_busy(r, watch, slot))
-				return rd_fail(r, -EBUSY,
-					       "the slot has a waiter, or an event that was not "
-					       "taken yet: "
-					       "readyd_unwait() or readyd_poll() first");
-	w = rd_watch_named(r, watch);
-	if (!w)
-		return -ENOENT;
-	record.directions = directions;
-	error = rd_ask(r, &q, WIRE_RESET, &record, 1, NULL, 0);
-	if (error)
-		return error;
-	switch (q.error) {
-	case WIRE_OK:
-		break;
-	case WIRE_E_CLOSING:
-		return READYD_CLOSING;
-	case WIRE_E_TIMEOUT:
-		return READYD_TIMEOUT;
-	case WIRE_E_NOT_POLLABLE:
-		return READYD_NOT_POLLABLE;
-	default:
-		return rd_fail(r, rd_errno_of(q.error), "reset was refused: %s",
-			       wire_error_text(q.error));
-	}
-	w = rd_watch_find(r, record.id, record.gen);
-	if (!w)
-		return 0;
-	for (unsigned slot = 0; slot < 2; slot++) {
-		if (!(directions & (1u << slot)))
-			continue;
-		w->special &= (uint8_t) ~(RD_LATCH << slot);
-		if (w->flags & RD_STREAM)
-			w->kept[slot] &= (uint8_t)~WIRE_CODE_READY;
-	}
-	if (!(w->kept[0] | w->kept[1]))
-		rd_watch_drop(r, record.id);
-	return 0;
-}
-
-int readyd_reset(struct readyd *r, readyd_id watch, unsigned directions)
-{
-	RD_KEEP_ERRNO;
-	int result = rd_enter(r);
-
-	if (result)
-		return result;
-	result = reset(r, watch, directions);
-	rd_leave(r);
-	return result;
-}
-
-static int evict(struct readyd *r, readyd_id watch)
-{
-	struct wire_slots record = {
-		.id = (uint32_t)watch,
-		.gen = (uint32_t)(watch >> 32),
-		.directions = READYD_READ | READYD_WRITE,
-	};
-	struct rd_watch *w = rd_watch_named(r, watch);
-	struct rd_request q = {0};
-	int error;
-
-	if (!w)
-		return r->error ? rd_ended(r) : -ENOENT;
-	w->flags |= RD_EVICTED;
-	memset(rd_watch_cold_at(r, record.id)->deadline, 0, 2 * sizeof(int64_t));
-	error = rd_ask(r, &q, WIRE_EVICT, &record, 1, NULL, 0);
-	if (error)
-		return error;
-	if (q.error)
-		return rd_fail(r, rd_errno_of(q.error), "evict was refused: %s",
-			       wire_error_text(q.error));
-	return 0;
-}
-
-int readyd_evict(struct readyd *r, readyd_id watch)
-{
-	RD_KEEP_ERRNO;
-	int error = rd_enter(r);
-
-	if (error)
-		return error;
-	error = evict(r, watch);
 	rd_leave(r);
 	return error;
 }

@@ -16,6 +16,7 @@ cd "$top" || exit 1
 core="tests/unit_core tests/unit_core_table tests/unit_deadlines tests/unit_timers"
 core="$core tests/unit_quota tests/model"
 wire="daemon/readyd tests/conformance/conformance"
+back="tests/unit_client_resume"
 
 # NAME: what is built: how it is run
 table="
@@ -36,6 +37,8 @@ LANE_NOT_KEPT:$wire:items S-012
 RESET_WITHOUT_TAKE:$wire:items S-036
 ENTRY_BEFORE_ANSWER:$wire:items S-019
 FD_KEPT:$wire:items S-010
+RESUME_WITHOUT_WAITS:$back:units
+RESUME_TELLS_TWICE:$back:units
 "
 
 b=$top/build/mutants

@@ -52,7 +52,9 @@ static int connect_daemon(const struct ctl *ctl, struct readyd **ret, char **ret
 	struct readyd_options options = {
 		.size = sizeof(options),
 		.socket = ctl->socket,
-		.flags = ctl->given & CTL_PRIVATE ? READYD_PRIVATE_IF_NEEDED : 0,
+		/* A person is waiting: an end is to be told, not to be sat out. */
+		.flags = READYD_NO_RESUME |
+			 (ctl->given & CTL_PRIVATE ? READYD_PRIVATE_IF_NEEDED : 0u),
 	};
 
 	return readyd_connect(&options, ret, ret_sentence);

@@ -62,6 +62,12 @@ static inline int setup_shifted(void **state)
 	return setup_flags(state, 0, 1000 * (int64_t)FAKE_NS);
 }
 
+/* The end of the connection is the end. */
+static inline int setup_final(void **state)
+{
+	return setup_flags(state, READYD_NO_RESUME, 0);
+}
+
 static inline int setup_eintr(void **state)
 {
 	return setup_flags(state, READYD_EINTR, 0);

@@ -5,7 +5,9 @@
 /*
  * A daemon that does what the test says: a thread that listens on a socket in a folder of its own,
  * greets, notes every request, and answers those that ask for it with "ok" unless told otherwise.
- * Messages are put on the wire by the test itself with fake_send() and its kin.
+ * Messages are put on the wire by the test itself with fake_send() and its kin. After the end of a
+ * connection it accepts the next one when fake_admit() says so; until then it can be connected to,
+ * and says nothing.
  */
 
 #include <setjmp.h>
@@ -34,15 +36,17 @@ enum { FAKE_LOG_MAX = 16384, FAKE_NS = 1000000000 };
 
 struct fake_request {
 	struct wire_header header;
-	unsigned datagram;  /* number of the datagram that it came in */
-	unsigned n_fds;     /* of that datagram */
-	uint8_t record[64]; /* the first */
-	uint8_t last[64];   /* the last */
+	unsigned connection; /* number of its connection, from 1 */
+	unsigned datagram;   /* number of the datagram that it came in */
+	unsigned n_fds;      /* of that datagram */
+	uint8_t record[64];  /* the first */
+	uint8_t last[64];    /* the last */
+	uint8_t *all;        /* all of them */
 };
 
 struct fake {
 	char folder[64], path[96];
-	int listener, socket, stop[2];
+	int listener, socket, stop[2], door[2];
 	pthread_t thread;
 	pthread_mutex_t mutex;
 	pthread_cond_t changed;
@@ -55,7 +59,8 @@ struct fake {
 	uint16_t refuse_error; /* this refusal, of record */
 	uint16_t refuse_index; /* this one */
 	/* What it saw. */
-	unsigned datagrams, n;
+	unsigned connections, datagrams, n;
+	bool greeted;
 	struct fake_request log[FAKE_LOG_MAX];
 	struct wire_hello hello;
 	char features[128];
@@ -149,8 +154,15 @@ static inline void fake_request(struct fake *f, const struct wire_view *v, unsig
 	bool refuse;
 
 	assert(f->n < FAKE_LOG_MAX && size >= 0 && size <= 64);
-	*q = (struct fake_request){.header = v->header, .datagram = f->datagrams, .n_fds = n_fds};
-	if (v->header.count) {
+	*q = (struct fake_request){
+		.header = v->header,
+		.connection = f->connections,
+		.datagram = f->datagrams,
+		.n_fds = n_fds,
+	};
+	if (v->header.count && size) {
+		q->all = malloc(v->header.count * (size_t)size);
+		memcpy(q->all, v->records, v->header.count * (size_t)size);
 		memcpy(q->record, v->records, (size_t)size);
 		memcpy(q->last, (const uint8_t *)v->records + (v->header.count - 1) * (size_t)size,
 		       (size_t)size);
@@ -158,6 +170,7 @@ static inline void fake_request(struct fake *f, const struct wire_view *v, unsig
 	f->n++;
 	pthread_cond_broadcast(&f->changed);
 	if (v->header.type == WIRE_HELLO) {
+		f->greeted = true;
 		memcpy(&f->hello, v->records, sizeof(f->hello));
 		snprintf(f->features, sizeof(f->features), "%.*s", (int)v->header.tail, v->tail);
 		fake_greet(f, v->header.serial);
@@ -219,7 +232,7 @@ static inline bool fake_datagram(struct fake *f)
 		return false;
 	fds = fake_close_fds(&m);
 	pthread_mutex_lock(&f->mutex);
-	if (wire_check_datagram(buffer, (size_t)n, fds, f->n > 0, &view, NULL) != WIRE_OK)
+	if (wire_check_datagram(buffer, (size_t)n, fds, f->greeted, &view, NULL) != WIRE_OK)
 		abort(); /* not by cmocka: this is another thread */
 	for (size_t at = 0; at < (size_t)n; at += view.size) {
 		(void)wire_decode(buffer + at, (size_t)n - at, true, &view, NULL);
@@ -230,27 +243,49 @@ static inline bool fake_datagram(struct fake *f)
 	return true;
 }
 
+/* The next connection, when it may. false: the test is over. */
+static inline bool fake_accept(struct fake *f)
+{
+	struct pollfd p[2] = {{f->stop[0], POLLIN, 0}, {f->door[0], POLLIN, 0}};
+	char byte;
+	int socket;
+
+	do
+		(void)poll(p, 2, -1);
+	while (!p[0].revents && !p[1].revents);
+	if (p[0].revents || read(f->door[0], &byte, 1) != 1)
+		return false;
+	socket = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
+	pthread_mutex_lock(&f->mutex);
+	if (f->socket >= 0)
+		close(f->socket);
+	f->socket = socket;
+	f->greeted = false;
+	f->connections++;
+	pthread_cond_broadcast(&f->changed);
+	pthread_mutex_unlock(&f->mutex);
+	return socket >= 0;
+}
+
 static inline void *fake_run(void *context)
 {
 	struct fake *f = context;
-	int socket = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
+	bool open = fake_accept(f);
 
-	pthread_mutex_lock(&f->mutex);
-	f->socket = socket;
-	pthread_mutex_unlock(&f->mutex);
-	for (;;) {
+	while (open) {
+		int socket = f->socket;
 		struct pollfd p[2] = {{f->stop[0], POLLIN, 0}, {socket, POLLIN, 0}};
 		bool deaf;
 
 		pthread_mutex_lock(&f->mutex);
 		deaf = f->deaf;
 		pthread_mutex_unlock(&f->mutex);
-		if (poll(p, deaf || socket < 0 ? 1 : 2, deaf ? 10 : -1) < 0)
+		if (poll(p, deaf ? 1 : 2, deaf ? 10 : -1) < 0)
 			break;
 		if (p[0].revents)
 			break;
 		if (!deaf && p[1].revents && !fake_datagram(f))
-			socket = -1;
+			open = fake_accept(f);
 	}
 	return NULL;
 }
@@ -270,6 +305,8 @@ static inline struct fake *fake_new(void)
 	assert_int_equal(bind(f->listener, (struct sockaddr *)&name, sizeof(name)), 0);
 	assert_int_equal(listen(f->listener, 8), 0);
 	assert_int_equal(pipe(f->stop), 0);
+	assert_int_equal(pipe(f->door), 0);
+	assert_int_equal(write(f->door[1], "", 1), 1);
 	pthread_mutex_init(&f->mutex, NULL);
 	pthread_cond_init(&f->changed, NULL);
 	return f;
@@ -286,6 +323,12 @@ static inline void fake_hang_up(struct fake *f)
 	shutdown(f->socket, SHUT_RDWR);
 }
 
+/* The next connection is served. */
+static inline void fake_admit(struct fake *f)
+{
+	assert_int_equal(write(f->door[1], "", 1), 1);
+}
+
 static inline void fake_free(struct fake *f)
 {
 	(void)shutdown(f->listener, SHUT_RDWR);
@@ -297,7 +340,11 @@ static inline void fake_free(struct fake *f)
 	if (f->thread)
 		pthread_join(f->thread, NULL);
 	close(f->stop[0]);
+	close(f->door[0]);
+	close(f->door[1]);
 	close(f->listener);
+	for (unsigned i = 0; i < f->n; i++)
+		free(f->log[i].all);
 	if (f->socket >= 0)
 		close(f->socket);
 	unlink(f->path);

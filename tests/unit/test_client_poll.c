@@ -684,6 +684,7 @@ static void forked_child_may_only_close(void **state)
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define FINAL(name) cmocka_unit_test_setup_teardown(name, setup_final, teardown)
 
 int main(void)
 {
@@ -699,16 +700,16 @@ int main(void)
 						setup_eintr, teardown),
 		TEST(request_to_a_daemon_that_writes_first_does_not_hang),
 		TEST(poll_with_unsent_requests_goes_on_receiving),
-		TEST(end_of_the_connection_is_sticky),
-		TEST(error_of_the_daemon_is_the_sentence),
+		FINAL(end_of_the_connection_is_sticky),
+		FINAL(error_of_the_daemon_is_the_sentence),
 		cmocka_unit_test(nonsense_of_the_daemon_is_eproto_and_no_crash),
 		TEST(plain_garbage_is_eproto),
 		TEST(one_thread_polls_while_others_ask),
 		TEST(two_threads_in_pollwait_each_get_their_own),
-		TEST(pollwait_ends_with_the_connection),
+		FINAL(pollwait_ends_with_the_connection),
 		TEST(wait_is_sent_at_once_while_another_thread_polls),
 		TEST(two_threads_poll_and_each_event_goes_to_one),
-		TEST(fd_is_readable_exactly_when_poll_has_something),
+		FINAL(fd_is_readable_exactly_when_poll_has_something),
 		TEST(poll_descriptors_are_known_without_asking),
 		TEST(forked_child_may_only_close),
 	};
