@@ -6,6 +6,7 @@
 #include <grp.h>
 #include <libgen.h>
 #include <limits.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,11 @@
  * The socket gets its mode before listen(2): until then nobody can connect.
  */
 
-enum { BACKLOG = 4096 };
+enum {
+	BACKLOG = 4096,
+	DYING_TRIES = 200, /* to see a daemon gone of which only the loop is left */
+	DYING_PAUSE_US = 10000,
+};
 
 static int new_socket(struct log *log)
 {
@@ -76,7 +81,7 @@ static int who_listens(const struct sockaddr_un *name, socklen_t length)
 static int clear_path(const struct sockaddr_un *name, socklen_t length, struct log *log)
 {
 	struct stat st;
-	int pid;
+	int pid = 0;
 
 	if (lstat(name->sun_path, &st) < 0)
 		return errno == ENOENT ? 0 : -errno;
@@ -87,7 +92,13 @@ static int clear_path(const struct sockaddr_un *name, socklen_t length, struct l
 			  name->sun_path);
 		return -EEXIST;
 	}
-	pid = who_listens(name, length);
+	/* a keeper that was killed takes its loop along, which may need a moment */
+	for (int tries = 0; tries < DYING_TRIES; tries++) {
+		pid = who_listens(name, length);
+		if (pid <= 0 || kill(pid, 0) == 0 || errno != ESRCH)
+			break;
+		(void)usleep(DYING_PAUSE_US);
+	}
 	if (pid == 0)
 		return unlink(name->sun_path) < 0 && errno != ENOENT ? -errno : 0;
 	if (pid == -EAGAIN)

@@ -9,6 +9,7 @@ READYD_SEED, if set, say how often the soak test kills and what its random numbe
 import os
 import random
 import select
+import signal
 import subprocess
 import time
 import unittest
@@ -22,13 +23,28 @@ PATIENCE = 90  # s: what should take few, on a machine that is busy
 
 
 class Restarted(Daemon):
-    """A daemon that can be killed, and another one started on its socket."""
+    """A daemon that can be killed, and another one started on its socket; or only its loop."""
+
+    def __init__(self, loop_only=False, **options):
+        super().__init__(**options)
+        self.loop_only = loop_only
+        self.killed = None
 
     def kill(self):
+        if self.loop_only:
+            self.killed = self.loop()
+            os.kill(self.killed, signal.SIGKILL)
+            return
         self.process.kill()
         self.process.wait()
 
     def start_again(self):
+        if self.loop_only:  # the keeper does
+            end = time.monotonic() + SOON
+            while self.loop() in (self.process.pid, self.killed):
+                assert time.monotonic() < end, self.log()
+                time.sleep(0.001)
+            return
         ready, writer = os.pipe()
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(
@@ -106,13 +122,16 @@ class Resume(unittest.TestCase):
     def test_s113_counters_through_pairs_while_the_daemon_is_killed(self):
         self.soak(["wait", "stream"] * 4)
 
+    def test_s113_the_same_while_the_keeper_replaces_the_loop(self):
+        self.soak(["wait", "stream"] * 4, loop_only=True)
+
     def test_s113_threads_in_pollwait_while_the_daemon_is_killed(self):
         self.soak(["threads"])
 
-    def soak(self, modes):
+    def soak(self, modes, loop_only=False):
         print("READYD_SEED=%d" % SEED)
         numbers = random.Random(SEED)
-        with Restarted(level=None) as daemon:
+        with Restarted(level=None, loop_only=loop_only) as daemon:
             programs = [Program(daemon, "soak", mode) for mode in modes]
             try:
                 for program in programs:
@@ -136,12 +155,12 @@ class Resume(unittest.TestCase):
                     program.__exit__()
 
     def wait_for_connections(self, daemon, n):
-        """The daemon's sockets are the listener and one for each client."""
+        """The loop's sockets are the listener, the channel to the keeper, and one a client."""
         end = time.monotonic() + SOON
         while True:
-            sockets = sum(1 for fd in os.listdir(f"/proc/{daemon.process.pid}/fd")
+            sockets = sum(1 for fd in os.listdir(f"/proc/{daemon.loop()}/fd")
                           if self.is_socket(daemon, fd))
-            if sockets <= n + 1:
+            if sockets <= n + 2:
                 return
             self.assertLess(time.monotonic(), end, "connections are left in the daemon")
             time.sleep(0.01)
@@ -149,7 +168,7 @@ class Resume(unittest.TestCase):
     @staticmethod
     def is_socket(daemon, fd):
         try:
-            return os.readlink(f"/proc/{daemon.process.pid}/fd/{fd}").startswith("socket:")
+            return os.readlink(f"/proc/{daemon.loop()}/fd/{fd}").startswith("socket:")
         except FileNotFoundError:
             return False
 

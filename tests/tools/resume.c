@@ -428,6 +428,21 @@ static void away(void)
 
 /* ---- A private daemon ---- */
 
+/* The daemon as a whole: the keeper of the loop that serves, which is its parent. */
+static pid_t keeper_pid(void)
+{
+	char path[64], comm[64];
+	int parent = 0;
+	FILE *f;
+
+	(void)snprintf(path, sizeof(path), "/proc/%u/stat", readyd_daemon_pid(r));
+	f = fopen(path, "re");
+	if (!f || fscanf(f, "%*d (%63[^)]) %*c %d", comm, &parent) != 2 || parent <= 1)
+		die("no keeper of process %u", readyd_daemon_pid(r));
+	(void)fclose(f);
+	return parent;
+}
+
 static void private_daemon(void)
 {
 	char *first = strdup(readyd_socket(r));
@@ -438,7 +453,7 @@ static void private_daemon(void)
 	check(readyd_wait(r, p.id, READYD_READ), "wait");
 	check(readyd_sync(r), "sync");
 	for (unsigned i = 0; i < 3; i++) {
-		if (kill((pid_t)readyd_daemon_pid(r), SIGKILL) < 0)
+		if (kill(keeper_pid(), SIGKILL) < 0)
 			die("kill: %s", strerror(errno));
 		if (write(p.b, "x", 1) != 1)
 			die("write: %s", strerror(errno));
@@ -453,7 +468,7 @@ static void private_daemon(void)
 	printf("%s, %" PRIu64 " resumes\n",
 	       strcmp(first, readyd_socket(r)) ? "another" : "the same", readyd_resumes(r));
 	free(first);
-	(void)kill((pid_t)readyd_daemon_pid(r), SIGTERM);
+	(void)kill(keeper_pid(), SIGTERM);
 }
 
 int main(int argc, char **argv)
