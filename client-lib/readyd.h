@@ -43,7 +43,8 @@ extern "C" {
 
 struct readyd; /* a handle: one connection to a daemon */
 
-/* A watch or a timer: id in the low 32 bits, generation in the high ones. 0 is never one. */
+/* A watch or a timer, which are numbered apart (the kind of an event tells which): id in the low 32
+ * bits, generation in the high ones. 0 is never one. */
 typedef uint64_t readyd_id;
 
 /* Directions, as a mask. */
