@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The long tier: everything in full, with the sanitizers and under valgrind.
 #
-#   sh tests/long.sh [PART]...      model conformance sanitize valgrind mutants; default: all
+#   sh tests/long.sh [PART]...      model conformance sanitize valgrind kills mutants; default: all
 #
 # Prints a line a part, with its seconds, and ends with "N passed, N failed" (parts).
 set -u
@@ -68,11 +68,17 @@ part_valgrind() {
 	! grep -h '^==' "$logs"/valgrind.[0-9]* | grep -v 'unimplemented fcntl command'
 }
 
+# Programs on libreadyd while the daemon, or its loop, is killed: 10,000 times each.
+part_kills() {
+	READYD=$top/build/daemon/readyd READYD_DAEMON=$top/build/daemon/readyd READYD_BUILD=$top/build \
+		READYD_KILLS=${READYD_KILLS:-10000} python3 tests/integration/test_resume.py
+}
+
 part_mutants() {
 	sh tests/mutants.sh
 }
 
-parts=${*:-model conformance sanitize valgrind mutants}
+parts=${*:-model conformance sanitize valgrind kills mutants}
 for name in $parts; do
 	case $name in
 	model | conformance | sanitize | valgrind | mutants) ;;
