@@ -56,7 +56,7 @@ part_valgrind() {
 	cat >"$wrapper" <<-EOS
 		#!/bin/sh
 		exec valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
-			--log-file="$logs/valgrind.%p" "$top/build/daemon/readyd" "\$@"
+			--log-file="$logs/valgrind.%p" "$top/build/daemon/readyd" --no-keeper "\$@"
 	EOS
 	chmod +x "$wrapper"
 	rm -f "$logs"/valgrind.[0-9]*
@@ -81,7 +81,7 @@ part_mutants() {
 parts=${*:-model conformance sanitize valgrind kills mutants}
 for name in $parts; do
 	case $name in
-	model | conformance | sanitize | valgrind | mutants) ;;
+	model | conformance | sanitize | valgrind | kills | mutants) ;;
 	*)
 		echo "long.sh: there is no part \"$name\"" >&2
 		exit 2
