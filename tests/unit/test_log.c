@@ -264,12 +264,17 @@ static const char *read_until(struct fixture *f, const char *end)
 static void open_terminal(struct fixture *f)
 {
 	struct termios raw = {0};
+	int fds[2];
 
+	cfmakeraw(&raw);
+	if (openpty(&fds[0], &fds[1], NULL, &raw, NULL) < 0) {
+		print_message("skip terminals: no pty can be had here: %s\n", strerror(errno));
+		skip();
+	}
 	(void)close(f->fds[0]);
 	(void)close(f->fds[1]);
 	log_deinit(&f->log);
-	cfmakeraw(&raw);
-	assert_int_equal(openpty(&f->fds[0], &f->fds[1], NULL, &raw, NULL), 0);
+	memcpy(f->fds, fds, sizeof(fds));
 	log_init(&f->log, f->fds[1], CONFIG_LOG_DEBUG);
 }
 
