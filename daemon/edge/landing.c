@@ -151,8 +151,6 @@ int landing_unwatch(struct landing *l, int fd, struct poller *p, struct poller_s
 {
 	int r;
 
-	if (!(poller_caps(p) & POLLER_WEAK))
-		return poller_close(p, set, fd, tag, word);
 #ifdef READYD_MUTANT_LANE_NOT_KEPT
 	word = (uint32_t)fd;
 #endif

@@ -45,8 +45,8 @@ int landing_take(struct landing *l);
 int landing_watch(struct landing *l, int fd, struct poller *p, struct poller_set *set, uint64_t tag,
 		  unsigned interest, uint8_t *hint, uint32_t *ret_word);
 
-/* Ends the registration of a watch whose fd was sent again and taken: brings it onto the watch's
- * lane first. -ENOENT: not the watched fd. -EMFILE. */
+/* Ends the registration of a watch whose fd was sent again and taken, with a weak poller: brings it
+ * onto the watch's lane first. -ENOENT: not the watched fd. -EMFILE. */
 int landing_unwatch(struct landing *l, int fd, struct poller *p, struct poller_set *set,
 		    uint64_t tag, uint32_t word);
 

@@ -40,9 +40,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-	LANDING_ZONE = 256 /* lasting fds stand here or above */
-};
+#include "daemon/poller/fd.h"
 
 static const struct {
 	char priority;
@@ -69,15 +67,14 @@ static bool is_journal(const struct stat *st)
 static int open_again(int fd)
 {
 	char path[32];
-	int opened, moved;
+	int opened;
 
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	opened = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (opened < 0)
 		return -1;
-	moved = fcntl(opened, F_DUPFD_CLOEXEC, LANDING_ZONE);
-	(void)close(opened);
-	return moved;
+	opened = fd_move_up(opened);
+	return opened < 0 ? -1 : opened;
 }
 
 void log_init(struct log *log, int fd, enum config_log_level level)

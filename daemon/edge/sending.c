@@ -20,7 +20,7 @@ enum {
 	BACKLOG_MAX = 16 << 20, /* bytes of unread answers, a user */
 };
 
-static void drop_backlog(struct connection *c)
+void sending_end(struct connection *c)
 {
 	if (!c->backlog)
 		return;
@@ -33,7 +33,7 @@ void sending_lose_peer(struct connection *c)
 	if (c->peer_gone)
 		return;
 	c->peer_gone = true;
-	drop_backlog(c);
+	sending_end(c);
 	if (c->session)
 		session_hold(c->session, true); /* for good */
 	if (c->blocked) {
@@ -112,7 +112,7 @@ static int send_backlog(struct connection *c)
 			return r;
 		backlog_drop_next(c->backlog);
 	}
-	drop_backlog(c);
+	sending_end(c);
 	return 0;
 }
 
@@ -279,9 +279,4 @@ void sending_say_goodbye(struct connection *c)
 	/* not into the middle of what a full socket still owes */
 	if (!c->backlog)
 		(void)send_bytes(c, buffer, size);
-}
-
-void sending_end(struct connection *c)
-{
-	drop_backlog(c);
 }

@@ -20,7 +20,7 @@ void sending_lose_peer(struct connection *c);
 /* The daemon ends: an ERROR that says so, if the socket takes it. */
 void sending_say_goodbye(struct connection *c);
 
-/* The connection ends: what is kept is dropped. */
+/* Drops what is kept for a socket that was full: the connection ends, or its peer is gone. */
 void sending_end(struct connection *c);
 
 #endif
