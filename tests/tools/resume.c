@@ -31,6 +31,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -443,6 +444,20 @@ static pid_t keeper_pid(void)
 	return parent;
 }
 
+/* Kills the daemon and comes back when its loop is gone: until then it might go on to serve. */
+static void kill_daemon(void)
+{
+	struct pollfd end = {.fd = pidfd_open((pid_t)readyd_daemon_pid(r), 0), .events = POLLIN};
+
+	if (end.fd < 0)
+		die("no pidfd of process %u: %s", readyd_daemon_pid(r), strerror(errno));
+	if (kill(keeper_pid(), SIGKILL) < 0)
+		die("kill: %s", strerror(errno));
+	if (poll(&end, 1, (int)(PATIENCE / MS)) != 1)
+		die("the loop outlives its keeper");
+	(void)close(end.fd);
+}
+
 static void private_daemon(void)
 {
 	char *first = strdup(readyd_socket(r));
@@ -453,8 +468,7 @@ static void private_daemon(void)
 	check(readyd_wait(r, p.id, READYD_READ), "wait");
 	check(readyd_sync(r), "sync");
 	for (unsigned i = 0; i < 3; i++) {
-		if (kill(keeper_pid(), SIGKILL) < 0)
-			die("kill: %s", strerror(errno));
+		kill_daemon();
 		if (write(p.b, "x", 1) != 1)
 			die("write: %s", strerror(errno));
 		if (take(&e, 1, "private") != 1 || e.read != READYD_READY)
