@@ -251,6 +251,7 @@ void config_clear(struct config *c)
 	free(c->overrides);
 	who_list_clear(&c->connect);
 	who_list_clear(&c->inspect);
+	who_list_clear(&c->upgrade);
 	who_list_clear(&c->trusted);
 	who_list_clear(&c->ttys);
 	*c = (struct config){0};

@@ -80,6 +80,8 @@ struct config {
 	size_t n_overrides;
 	struct config_who_list connect; /* who may connect; not set: who can open the socket */
 	struct config_who_list inspect; /* who sees all users' rows; not set: root and own uid */
+	struct config_who_list
+		upgrade; /* who may have another binary take over; not set: the same */
 	struct config_who_list trusted; /* whose fds the loop closes itself */
 	struct config_who_list ttys;    /* who may watch ttys, other sockets and other devices */
 };

@@ -316,6 +316,11 @@ static void read_inspect(struct config_reader *r, const struct config_node *node
 	read_list(r, node, "inspect", &r->config->inspect);
 }
 
+static void read_upgrade(struct config_reader *r, const struct config_node *node)
+{
+	read_list(r, node, "upgrade", &r->config->upgrade);
+}
+
 static void read_trusted(struct config_reader *r, const struct config_node *node)
 {
 	read_list(r, node, "trusted", &r->config->trusted);
@@ -389,6 +394,7 @@ static const struct key {
 	{"groups", read_groups},
 	{"connect", read_connect},
 	{"inspect", read_inspect},
+	{"upgrade", read_upgrade},
 	{"trusted", read_trusted},
 	{"ttys", read_ttys},
 };

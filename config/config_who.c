@@ -162,6 +162,7 @@ int config_resolve(struct config *c, struct config_errors *errors)
 		resolve(&c->overrides[i].who, &report);
 	resolve_list(&c->connect, &report);
 	resolve_list(&c->inspect, &report);
+	resolve_list(&c->upgrade, &report);
 	resolve_list(&c->trusted, &report);
 	resolve_list(&c->ttys, &report);
 	check_overrides(c, &report);

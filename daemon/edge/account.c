@@ -149,6 +149,7 @@ void rights_of(const struct config *config, const struct credentials *who, uid_t
 	ret->manage = master;
 	ret->trusted = master || names(&config->trusted, who);
 	ret->inspect = master || names(&config->inspect, who);
+	ret->upgrade = master || names(&config->upgrade, who);
 	ret->ttys = who->uid == 0 || private_ || names(&config->ttys, who);
 	if (private_)
 		ret->connect = who->uid == own;

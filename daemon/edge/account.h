@@ -35,6 +35,7 @@ struct credentials {
 struct rights {
 	bool connect; /* may have a connection at all */
 	bool inspect; /* sees all users' rows */
+	bool upgrade; /* may have another binary take over */
 	bool trusted; /* the loop closes its fds itself */
 	bool ttys;    /* may watch ttys, other sockets and other character devices */
 	bool manage;  /* may break any session: root and the daemon's own uid */

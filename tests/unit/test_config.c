@@ -106,7 +106,8 @@ static void defaults_of_a_usual_machine(void **state)
 	assert_int_equal(c.limits.value[CONFIG_FDS_UNREAD], 253);
 	for (unsigned i = 0; i < CONFIG_LIMITS; i++)
 		assert_false(c.limits.set[i]);
-	assert_false(c.connect.set || c.inspect.set || c.trusted.set || c.ttys.set);
+	assert_false(c.connect.set || c.inspect.set || c.upgrade.set || c.trusted.set ||
+		     c.ttys.set);
 	config_clear(&c);
 	config_clear(&c);
 }
@@ -203,6 +204,7 @@ static void every_key_is_read(void **state)
 				   "  50: {timers: 9}\n"
 				   "connect: []\n"
 				   "inspect: [root, 7, '@8']\n"
+				   "upgrade: ['@9', 3]\n"
 				   "trusted:\n"
 				   "- \"@staff\"\n"
 				   "ttys: ['@0']\n";
@@ -246,6 +248,9 @@ static void every_key_is_read(void **state)
 	assert_int_equal(c.inspect.items[1].uid, 7);
 	assert_true(c.inspect.items[2].group);
 	assert_int_equal(c.inspect.items[2].gid, 8);
+	assert_int_equal(c.upgrade.n, 2);
+	assert_true(c.upgrade.items[0].group);
+	assert_int_equal(c.upgrade.items[1].uid, 3);
 	assert_string_equal(c.trusted.items[0].name, "staff");
 	assert_true(c.trusted.items[0].group);
 	assert_int_equal(c.ttys.items[0].gid, 0);
@@ -296,7 +301,7 @@ static const struct fault faults[] = {
 	{"Log_Level: info", 1, 1, "did you mean log-level?"},
 	{"zebra: 1", 1, 1,
 	 "there are: socket, backend, log-level, reserve-fds, hello-timeout, stuck-after, "
-	 "limits, users, groups, connect, inspect, trusted, ttys"},
+	 "limits, users, groups, connect, inspect, upgrade, trusted, ttys"},
 	{"limits:\n  watchs: 1", 2, 3, "did you mean watches?"},
 	{"users: {root: {watchs: 1}}", 1, 16, "users.\"root\": the limit \"watchs\""},
 	{"backend: epoll\nbackend: poll", 2, 1, "given in line 1 already"},
@@ -649,7 +654,8 @@ static void shipped_file_shows_the_defaults(void **state)
 	(void)fclose(file);
 	assert_memory_equal(&c.limits, &defaults.limits, sizeof(c.limits));
 	assert_null(c.socket);
-	assert_false(c.connect.set || c.inspect.set || c.trusted.set || c.ttys.set);
+	assert_false(c.connect.set || c.inspect.set || c.upgrade.set || c.trusted.set ||
+		     c.ttys.set);
 	config_clear(&c);
 
 	c = read_valid(text, &hard);
@@ -662,8 +668,8 @@ static void shipped_file_shows_the_defaults(void **state)
 	assert_int_equal(c.log_level, defaults.log_level);
 	assert_int_equal(c.reserve_fds, defaults.reserve_fds);
 	assert_int_equal(c.hello_timeout, defaults.hello_timeout);
-	assert_true(c.connect.set && c.inspect.set && c.trusted.set && c.ttys.set);
-	assert_int_equal(c.inspect.n + c.trusted.n + c.ttys.n + c.n_overrides, 0);
+	assert_true(c.connect.set && c.inspect.set && c.upgrade.set && c.trusted.set && c.ttys.set);
+	assert_int_equal(c.inspect.n + c.upgrade.n + c.trusted.n + c.ttys.n + c.n_overrides, 0);
 	config_clear(&c);
 	config_clear(&defaults);
 	free(text);
