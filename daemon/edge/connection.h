@@ -26,9 +26,11 @@ struct connection {
 	uint64_t requests;
 	struct outbox_chain chain;
 	struct backlog *backlog;
-	uint64_t dead;     /* registrations whose watch went without its fd; charged as watches */
-	int64_t audited;   /* when they were last counted, ns */
-	uint8_t lane_hint; /* where a free lane is looked for */
+	uint64_t dead;   /* registrations whose watch went without its fd; charged as watches */
+	int64_t audited; /* when they were last counted, ns */
+	uint32_t upgrade_serial; /* of an UPGRADE that was not answered yet */
+	bool upgrading;          /* there is one */
+	uint8_t lane_hint;       /* where a free lane is looked for */
 	bool greeted;
 	bool blocked;
 	bool closing;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hello.h"
+#include "upgrading.h"
 #include "watching.h"
 
 /*
@@ -157,9 +158,7 @@ static void apply_records(struct connection *c, const struct wire_view *view)
 #endif
 	for (; q.index < view->header.count; q.index++)
 		apply_record(&q, record + q.index * size);
-	if (view->header.type == WIRE_UPGRADE)
-		q.first = WIRE_E_NOT_IMPLEMENTED; /* it has no record that could fail */
-	if (wants_answer(&view->header) || view->header.type == WIRE_UPGRADE)
+	if (wants_answer(&view->header))
 		result_answer(&q);
 }
 
@@ -205,6 +204,12 @@ void request_apply(struct connection *c, const uint8_t *datagram, size_t size)
 		case WIRE_LIST_QUOTAS:
 			apply_inspection(c, &view, &inspected);
 			break;
+		case WIRE_UPGRADE: {
+			struct request q = {.c = c, .view = &view};
+
+			upgrading_apply(&q);
+			break;
+		}
 		default:
 			if (view.header.type == WIRE_RESET && !taken) {
 				watching_take_events(c);

@@ -157,6 +157,7 @@ static int init(struct server *s, const struct server_options *options)
 	s->log = options->log;
 	s->config = options->config;
 	s->private_ = options->private_;
+	s->keeper = options->control >= 0;
 	s->progress = options->progress;
 	s->kept_out = options->kept_out;
 	s->unfinished =
@@ -224,6 +225,7 @@ static void end_sites(struct server *s)
 	log_site_end(s->log, &s->sites.refused, CONFIG_LOG_WARNING, "refused connections");
 	log_site_end(s->log, &s->sites.protocol, CONFIG_LOG_WARNING, "malformed messages");
 	log_site_end(s->log, &s->sites.accept, CONFIG_LOG_WARNING, "failed accepts");
+	log_site_end(s->log, &s->sites.upgrade, CONFIG_LOG_NOTICE, "requests for an upgrade");
 }
 
 struct server *server_free(struct server *s)

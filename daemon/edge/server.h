@@ -16,12 +16,14 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "config/config.h"
 #include "daemon/edge/kept_out.h"
 #include "daemon/edge/listener.h"
 #include "daemon/edge/log.h"
 #include "daemon/edge/progress.h"
+#include "protocol/wire.h"
 
 struct server;
 
@@ -57,6 +59,17 @@ bool server_is_called(const struct server *s);
 
 /* Makes a blocked turn return. Safe from a signal handler. */
 void server_break(struct server *s);
+
+/* ---- upgrading.c ---- */
+
+/* Whether a client has asked for an upgrade since the last call; *ret_pid is its process. */
+bool server_take_upgrade(struct server *s, pid_t *ret_pid);
+
+/* The answer to all who asked for an upgrade and have none yet: sent, where the socket takes it,
+ * when this returns. Between two turns. */
+void server_answer_upgrade(struct server *s, enum wire_error result);
+
+/* ---- server.c ---- */
 
 /*
  * Takes over a new, resolved configuration: limits, lists and log level. What needs a restart

@@ -37,6 +37,7 @@ struct server_sites {
 	struct log_site refused;
 	struct log_site protocol;
 	struct log_site accept;
+	struct log_site upgrade;
 };
 
 /* Where a datagram is received: allocated and touched before, since a page that is missing at that
@@ -93,9 +94,12 @@ struct server {
 	uid_t uid;
 	uid_t overflow_uid; /* what the kernel says of uids that are not mapped here */
 	bool private_;
-	bool called;     /* this turn: the control fd */
-	bool unfinished; /* something is left to send at once: do not block */
-	int starter;     /* pidfd, or -1 */
+	bool called;        /* this turn: the control fd */
+	bool unfinished;    /* something is left to send at once: do not block */
+	int starter;        /* pidfd, or -1 */
+	bool keeper;        /* there is one, who can have another program take over */
+	bool upgrade_asked; /* by a client, since the last look */
+	pid_t upgrader;     /* ... of this process */
 	struct progress progress;
 	struct kept_out_list kept_out;
 };

@@ -16,6 +16,9 @@ enum channel_type {
 	CHANNEL_SERVING,      /* from the loop: its first turn is over */
 	CHANNEL_FAILED,       /* from the loop: it cannot start; value: errno */
 	CHANNEL_RELOAD,       /* from the loop: it was asked to have the configuration read anew */
+	CHANNEL_UPGRADE, /* from the loop: it was asked for an upgrade; value: by which process, or
+				 -1: by a signal */
+	CHANNEL_TRIED,   /* to the loop: how a trial went; value: enum wire_error, 0: end now */
 };
 
 struct channel_message {

@@ -55,6 +55,7 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 	options.listener.bound = false; /* the path stays the keeper's */
 	k->settings.config = (struct config){0};
 	(void)close(k->signal_fd);
+	upgrade_leave(k);
 	if (k->ready_fd >= 0)
 		(void)close(k->ready_fd);
 	set_child_signals();

@@ -65,7 +65,7 @@ static void log_death(struct keeper *k, const siginfo_t *info, const struct prog
 	char text[TEXT_SIZE];
 
 	describe_step(step, text);
-	if (k->stopping)
+	if (k->stopping || k->upgrade.phase == UPGRADE_ENDING)
 		level = killed ? CONFIG_LOG_WARNING : CONFIG_LOG_DEBUG;
 	else if (killed && blame_counts(info->si_status))
 		level = CONFIG_LOG_ERROR;

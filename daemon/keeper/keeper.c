@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
@@ -30,7 +31,8 @@
  *
  * SIGHUP is the keeper's: it reads the file and sends a good one to the loop as a text. A bad one
  * changes nothing, so a new loop always has settings that were good. What needs a restart of the
- * daemon (socket, backend) stays as it was at the start for later loops, too.
+ * daemon (socket, backend) stays as it was at the start for later loops, too. SIGUSR2 has another
+ * binary take over (upgrade.c).
  */
 
 static int64_t clock_now(void)
@@ -54,6 +56,7 @@ static int open_signals(void)
 	(void)sigaddset(&signals, SIGTERM);
 	(void)sigaddset(&signals, SIGINT);
 	(void)sigaddset(&signals, SIGHUP);
+	(void)sigaddset(&signals, SIGUSR2);
 	(void)sigaddset(&signals, SIGCHLD);
 	/* if it was ignored when we were started, no exit would be told */
 	(void)sigaction(SIGCHLD, &standard, NULL);
@@ -62,29 +65,44 @@ static int open_signals(void)
 	return fd < 0 ? -errno : fd_move_up(fd);
 }
 
-static enum exit_status init(struct keeper *k)
+/* What a start and an upgrade do differently. A failure was told. */
+static enum exit_status get_ready(struct keeper *k)
 {
-	enum exit_status status = start_load(k->options, &k->ready_fd, k->log, &k->settings);
+	enum exit_status status;
 	int r;
 
+	if (k->image->upgraded)
+		return upgrade_adopt(k);
+	status = start_load(k->options, &k->ready_fd, k->log, &k->settings);
 	if (status != STATUS_OK)
 		return status;
 	r = start_listen(k->options, &k->settings.config, k->log, &k->listener);
-	if (r == 0) {
-		k->signal_fd = r = open_signals();
-		if (r >= 0) {
-			k->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-			k->wake_fd = r = k->wake_fd < 0 ? -errno : fd_move_up(k->wake_fd);
-		}
-		if (r < 0)
-			log_error(k->log, "the keeper cannot start: %s", strerror(-r));
-	}
 	if (r < 0) {
 		start_tell(&k->ready_fd, "ERROR=cannot start: ", strerror(-r));
 		return STATUS_FAILURE;
 	}
 	if (k->options->private_)
 		k->starter = start_open_starter();
+	return STATUS_OK;
+}
+
+static enum exit_status init(struct keeper *k)
+{
+	enum exit_status status = get_ready(k);
+	int r;
+
+	if (status != STATUS_OK)
+		return status;
+	k->signal_fd = r = open_signals();
+	if (r >= 0) {
+		k->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		k->wake_fd = r = k->wake_fd < 0 ? -errno : fd_move_up(k->wake_fd);
+	}
+	if (r < 0) {
+		log_error(k->log, "the keeper cannot start: %s", strerror(-r));
+		start_tell(&k->ready_fd, "ERROR=cannot start: ", strerror(-r));
+		return STATUS_FAILURE;
+	}
 	return STATUS_OK;
 }
 
@@ -95,6 +113,7 @@ static void deinit(struct keeper *k)
 	log_site_end(k->log, &k->restarts, CONFIG_LOG_NOTICE, "new loops");
 	listener_close(&k->listener);
 	child_drop(&k->loop);
+	upgrade_end(k);
 	settings_clear(&k->settings);
 	for (size_t i = 0; i < 4; i++) {
 		int fd = (int[]){k->starter, k->ready_fd, k->signal_fd, k->wake_fd}[i];
@@ -167,6 +186,15 @@ static void reload(struct keeper *k, int64_t now)
 	send_settings(k);
 }
 
+static void upgrade_for(struct keeper *k, int32_t pid, int64_t now)
+{
+	char who[64] = "on SIGUSR2 to the loop";
+
+	if (pid >= 0)
+		(void)snprintf(who, sizeof(who), "by request of process %d", (int)pid);
+	upgrade_begin(k, who, now);
+}
+
 static void hear_loop(struct keeper *k, int64_t now)
 {
 	struct channel_message message;
@@ -186,6 +214,8 @@ static void hear_loop(struct keeper *k, int64_t now)
 			k->failure = message.value;
 		else if (r == 1 && message.type == CHANNEL_RELOAD)
 			reload(k, now);
+		else if (r == 1 && message.type == CHANNEL_UPGRADE)
+			upgrade_for(k, message.value, now);
 		else
 			log_warning(k->log, "the loop (pid %d) said what the keeper does not know",
 				    (int)k->loop.pid);
@@ -253,6 +283,8 @@ static void stop(struct keeper *k, const struct signalfd_siginfo *why, int64_t n
 /* One change of one child. */
 static void child_changed(struct keeper *k, const siginfo_t *info, int64_t now)
 {
+	if (upgrade_child_changed(k, info, now))
+		return;
 	if (info->si_pid != k->loop.pid) {
 		if (info->si_code == CLD_STOPPED || info->si_code == CLD_CONTINUED)
 			return;
@@ -292,6 +324,7 @@ static void reap(struct keeper *k, int64_t now)
 static void heed_signals(struct keeper *k, int64_t now)
 {
 	struct signalfd_siginfo info;
+	char who[64];
 
 	while (read(k->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		switch (info.ssi_signo) {
@@ -300,6 +333,11 @@ static void heed_signals(struct keeper *k, int64_t now)
 			break;
 		case SIGHUP:
 			reload(k, now);
+			break;
+		case SIGUSR2:
+			(void)snprintf(who, sizeof(who), "on SIGUSR2 from pid %u, uid %u",
+				       info.ssi_pid, info.ssi_uid);
+			upgrade_begin(k, who, now);
 			break;
 		default:
 			stop(k, &info, now);
@@ -312,7 +350,9 @@ static void heed_signals(struct keeper *k, int64_t now)
 
 static int64_t next_time(const struct keeper *k)
 {
-	return k->loop.pid != 0 ? k->loop.watchdog.next : k->restart_at;
+	int64_t next = k->loop.pid != 0 ? k->loop.watchdog.next : k->restart_at;
+
+	return k->upgrade.until < next ? k->upgrade.until : next;
 }
 
 /* Waits for whatever comes first and hears it. */
@@ -343,7 +383,7 @@ static void wait_and_hear(struct keeper *k)
 }
 
 enum exit_status keeper_run(const struct options *options, int ready_fd, struct log *log,
-			    struct loop_signals *signals)
+			    struct loop_signals *signals, struct image *image)
 {
 	struct keeper k = {
 		.options = options,
@@ -355,6 +395,8 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 		.signal_fd = -1,
 		.wake_fd = -1,
 		.loop = {.channel = -1},
+		.image = image,
+		.upgrade = {.output = -1, .until = INT64_MAX},
 		.status = STATUS_OK,
 	};
 	int64_t now;
@@ -363,6 +405,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 	k.ended = k.status != STATUS_OK;
 	while (!k.ended) {
 		now = clock_now();
+		upgrade_step(&k, now);
 		if (k.loop.pid == 0 && k.restart_at <= now)
 			make_loop(&k, now);
 		else if (k.loop.pid != 0 && k.loop.watchdog.next <= now)

@@ -12,6 +12,7 @@
 #include "daemon/edge/progress.h"
 #include "keeper.h"
 #include "settings.h"
+#include "upgrade.h"
 #include "watchdog.h"
 
 /* A loop as its keeper has it. */
@@ -42,8 +43,10 @@ struct keeper {
 	int64_t died;                             /* when the last one did; 0: none yet */
 	int64_t restart_at;
 	int64_t pause; /* before the next try; 0: none */
-	int failure;   /* errno that the loop said when it could not start */
-	bool served;   /* a loop has */
+	struct image *image;
+	struct upgrade upgrade;
+	int failure; /* errno that the loop said when it could not start */
+	bool served; /* a loop has */
 	bool stopping;
 	bool ended;
 	enum exit_status status;

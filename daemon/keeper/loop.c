@@ -9,11 +9,13 @@
 #include "channel.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "protocol/wire.h"
 
 /*
  * Turn after turn, and between two turns what signals and the keeper ask for. With a keeper, the
  * configuration comes from there as a text; a SIGHUP that reaches the loop is passed on to the
- * keeper, which has the file read and hands it to this loop as to all that come later. Without one,
+ * keeper, which has the file read and hands it to this loop as to all that come later. So is what
+ * asks for an upgrade, a SIGUSR2 or a client; the keeper's word on it comes back. Without one,
  * the loop reads the file itself.
  *
  * The keeper's end ends the loop: the kernel kills it (PR_SET_PDEATHSIG), and should that not
@@ -77,6 +79,14 @@ static void take_settings(struct loop *l, int fd)
 			  strerror(-r));
 }
 
+/* A trial is over: who asked is told, and where it was passed, this loop's time is, too. */
+static void take_trial(struct loop *l, int32_t result)
+{
+	server_answer_upgrade(l->server, (enum wire_error)result);
+	if (result == WIRE_OK)
+		l->signals->stop = 1;
+}
+
 /* false: the keeper is gone. */
 static bool hear_keeper(struct loop *l)
 {
@@ -91,6 +101,8 @@ static bool hear_keeper(struct loop *l)
 		r = channel_receive(l->channel, &message, &fd);
 		if (r <= 0)
 			break;
+		if (message.type == CHANNEL_TRIED)
+			take_trial(l, message.value);
 		if (message.type == CHANNEL_DEFAULTS ||
 		    (message.type == CHANNEL_SETTINGS && fd >= 0))
 			take_settings(l, fd);
@@ -109,6 +121,23 @@ static void heed_reload(struct loop *l)
 		reload(l);
 	else
 		(void)channel_send(l->channel, CHANNEL_RELOAD, 0, -1);
+}
+
+/* Without a keeper there is nobody who could run another program and keep the socket. */
+static void heed_upgrade(struct loop *l)
+{
+	pid_t pid = 0;
+
+	if (l->signals->upgrade) {
+		l->signals->upgrade = 0;
+		if (l->channel < 0)
+			log_error(l->log, "no upgrade without a keeper: restart readyd");
+		else
+			(void)channel_send(l->channel, CHANNEL_UPGRADE, -1, -1);
+	}
+	if (server_take_upgrade(l->server, &pid) &&
+	    channel_send(l->channel, CHANNEL_UPGRADE, pid, -1) < 0)
+		server_answer_upgrade(l->server, WIRE_E_NO_RESOURCES);
 }
 
 /* One turn and what it brings. Returns whether there is to be another; else *ret_end is set. */
@@ -141,6 +170,7 @@ enum loop_end loop_run(struct loop *l)
 	while (!l->signals->stop) {
 		if (l->signals->reload)
 			heed_reload(l);
+		heed_upgrade(l);
 		if (!turn(l, &failures, &end))
 			break;
 		if (!said && l->channel >= 0 && failures == 0)

@@ -15,6 +15,7 @@
 struct loop_signals {
 	volatile sig_atomic_t stop;
 	volatile sig_atomic_t reload;
+	volatile sig_atomic_t upgrade;
 	struct server *volatile running;
 };
 

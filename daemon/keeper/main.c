@@ -18,6 +18,7 @@
 #include "protocol/wire.h"
 #include "settings.h"
 #include "start.h"
+#include "upgrade.h"
 
 /*
  * The program: what it was asked for, limits, signals; then the keeper, or, for debuggers and
@@ -33,6 +34,8 @@ static void handle_signal(int number)
 {
 	if (number == SIGHUP)
 		signals.reload = 1;
+	else if (number == SIGUSR2)
+		signals.upgrade = 1;
 	else
 		signals.stop = 1;
 	if (signals.running)
@@ -47,6 +50,7 @@ static void set_signals(void)
 	(void)sigaction(SIGTERM, &handle, NULL);
 	(void)sigaction(SIGINT, &handle, NULL);
 	(void)sigaction(SIGHUP, &handle, NULL);
+	(void)sigaction(SIGUSR2, &handle, NULL);
 	(void)sigaction(SIGPIPE, &ignore, NULL);
 	/* a client can aim these at us through an fd of its own (F_SETOWN, F_SETSIG) */
 	(void)sigaction(SIGIO, &ignore, NULL);
@@ -116,10 +120,12 @@ static enum exit_status check(const struct options *options)
 int main(int argc, char *argv[])
 {
 	struct options options;
+	struct image image;
 	struct log log;
+	const char *reason;
 	char error[256];
 	enum exit_status status;
-	int ready_fd;
+	int ready_fd = -1;
 
 	if (options_parse(argc, argv, &options, error, sizeof(error)) < 0) {
 		(void)fprintf(stderr, "readyd: %s\n", error);
@@ -130,7 +136,10 @@ int main(int argc, char *argv[])
 		return fflush(stdout) == 0 ? STATUS_OK : STATUS_FAILURE;
 	}
 	raise_nofile();
-	ready_fd = start_take_ready_fd(options.ready_fd);
+	(void)image_init(&image, argv, &reason);
+	/* who takes over was started long ago, and what has that number now is not the starter's */
+	if (!image.upgraded && !options.check_upgrade)
+		ready_fd = start_take_ready_fd(options.ready_fd);
 	if (ready_fd == -EBADF) {
 		(void)fprintf(stderr, "readyd: --ready-fd %d: this fd is not open\n",
 			      options.ready_fd);
@@ -148,6 +157,11 @@ int main(int argc, char *argv[])
 		 options.log_level_set ? options.log_level : CONFIG_LOG_NOTICE);
 	if (options.check) {
 		status = check(&options);
+	} else if (options.check_upgrade) {
+		status = image_check(&options, &image, reason, &log);
+	} else if (reason) {
+		log_error(&log, "cannot take over from the former readyd: %s", reason);
+		status = STATUS_FAILURE;
 	} else if (!options.private_ && !start_has_identity_map()) {
 		log_error(&log,
 			  "this user namespace maps some users only: peers could not be told "
@@ -159,8 +173,9 @@ int main(int argc, char *argv[])
 		(void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL,
 			    0UL); /* else ns are rounded by 50 us */
 		status = options.no_keeper ? run_alone(&options, ready_fd, &log)
-					   : keeper_run(&options, ready_fd, &log, &signals);
+					   : keeper_run(&options, ready_fd, &log, &signals, &image);
 	}
+	image_clear(&image);
 	log_deinit(&log);
 	return (int)status;
 }

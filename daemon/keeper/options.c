@@ -33,6 +33,7 @@ enum {
 enum option_id {
 	OPTION_CONFIG = 256,
 	OPTION_CHECK,
+	OPTION_CHECK_UPGRADE,
 	OPTION_SOCKET,
 	OPTION_PRIVATE,
 	OPTION_READY_FD,
@@ -45,6 +46,7 @@ enum option_id {
 static const struct option names[] = {
 	{"config", required_argument, NULL, OPTION_CONFIG},
 	{"check", optional_argument, NULL, OPTION_CHECK},
+	{"check-upgrade", no_argument, NULL, OPTION_CHECK_UPGRADE},
 	{"socket", required_argument, NULL, OPTION_SOCKET},
 	{"private", no_argument, NULL, OPTION_PRIVATE},
 	{"ready-fd", required_argument, NULL, OPTION_READY_FD},
@@ -62,6 +64,8 @@ static const char help[] =
 	"\n"
 	"  --config FILE      read FILE instead of " OPTIONS_CONFIG_DEFAULT "\n"
 	"  --check [FILE]     say what is wrong with the configuration, and end\n"
+	"  --check-upgrade    say whether this program could take over from a running\n"
+	"                     one, and end: an upgrade does that by itself\n"
 	"  --socket PATH      listen there, whatever the configuration says\n"
 	"  --private          serve this user only, at an address of its own, and end\n"
 	"                     with the process that started it\n"
@@ -168,6 +172,9 @@ static int take_option(struct parsing *p, int id, const char *value, const char 
 	case OPTION_CHECK:
 		p->options.check = true;
 		return value ? set_config(p, value) : 0;
+	case OPTION_CHECK_UPGRADE:
+		p->options.check_upgrade = true;
+		return 0;
 	case OPTION_SOCKET:
 		return set_socket(p, value);
 	case OPTION_PRIVATE:

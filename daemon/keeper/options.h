@@ -14,6 +14,7 @@
 
 struct options {
 	const char *config; /* the file to read; NULL: the default one, which may be missing */
+	bool check_upgrade; /* say whether this program can take over from the running one, and end */
 	bool check;         /* say what is wrong with the file, and end */
 	const char *socket; /* absolute path; NULL: not given */
 	bool private_;      /* an abstract address, for this uid, until the starter has ended */

@@ -1657,7 +1657,6 @@ def P_not_implemented(t):
         list_rows(Type.LIST_PARKS),
         list_rows(Type.LIST_GROUPS),
         Message(Type.MONITOR, (Monitor(),)),
-        Message(Type.UPGRADE),
     )
     before = client.status()[0].fds
     for request in requests:
@@ -1819,6 +1818,34 @@ def P_the_daemon_s_end(t):
         equal(fatal(client).error, Error.SHUTDOWN, "ERROR")
 
 
+def P_upgrade(t):
+    with Daemon(t.program, f"backend: {t.backend}\n") as daemon:
+        client = t.client(daemon.address)
+        t.clients.remove(client)
+        before = client.status()[0].pid
+        upgrade, after = client.send(Message(Type.UPGRADE), sync())
+        equal(client.outcome(after).error, Error.OK, "answer to SYNC")
+        equal(client.outcome(upgrade).answer, Answer(Error.OK, upgrade, 0, Type.UPGRADE, 0),
+              "answer to UPGRADE")
+        equal(fatal(client).error, Error.SHUTDOWN, "ERROR")
+        client = t.client(daemon.address)  # waits in the queue of the socket
+        check(client.status()[0].pid != before, "the same loop")
+        t.forget(client)
+
+
+def P_upgrade_that_fails_its_trial(t):
+    with Daemon(t.program, f"backend: {t.backend}\n") as daemon:
+        client = t.client(daemon.address)
+        pathlib.Path(daemon.folder, "readyd.yaml").write_text("backend: none\n", encoding="ascii")
+        first, second = client.send(Message(Type.UPGRADE), Message(Type.UPGRADE))
+        equal(client.outcome(second).error, Error.BUSY, "answer to another UPGRADE")
+        equal(client.outcome(first).answer, Answer(Error.INVALID, first, 0, Type.UPGRADE, 0),
+              "answer to UPGRADE")
+        client.sync()
+        equal(client.status()[0].pid, daemon.loop(), "loop")
+        t.forget(client)
+
+
 def fatal(connection):
     """The ERROR that ends the connection, and its end."""
     try:
@@ -1866,6 +1893,9 @@ class Vector:
             return
         requests = parse_requests(self.data)
         equal(encode(*requests), self.data, "the bytes made anew")
+        if requests[0].type is Type.UPGRADE:
+            self.await_upgrade(connection)
+            return
         answered = [REPLIES.get(item.type, item.type) for item in requests if item.answered]
         connection.post(encode(sync()._replace(serial=0xFEEDFACE)))
         found = []
@@ -1878,6 +1908,12 @@ class Vector:
             else:
                 found.append(message.type)
         equal(found, answered + [Type.SYNC], "answers")
+
+    @staticmethod
+    def await_upgrade(connection):
+        """The daemon is replaced by itself, and the tests that follow have another loop."""
+        equal([item.request for item in connection.take(SOON).records], [Type.UPGRADE], "answer")
+        equal(fatal(connection).error, Error.SHUTDOWN, "ERROR")
 
 
 # Running.

@@ -999,6 +999,7 @@ class Client(Connection):
         self.records_max, self.fds_max, self.message_max = RECORDS_MAX, FDS_MAX, MESSAGE_MAX
         self._serial = 0
         self._expected = collections.deque()
+        self._late = set()  # UPGRADE's, answered when it is known
         self._refused = collections.defaultdict(list)
         self._done = {}
         try:
@@ -1036,7 +1037,11 @@ class Client(Connection):
         if len(data) > self.message_max:
             raise ValueError("a datagram that is too long")
         self._post(data, fds, block)
-        self._expected.extend(request.serial for request in numbered if request.answered)
+        for request in numbered:
+            if request.type is Type.UPGRADE:
+                self._late.add(request.serial)
+            elif request.answered:
+                self._expected.append(request.serial)
         return [request.serial for request in numbered]
 
     def _post(self, data, fds, block):
@@ -1092,7 +1097,9 @@ class Client(Connection):
     def _finish(self, serial, result):
         if self.trace is not None and isinstance(result, Message):
             self.trace.append(result)
-        if not self._expected or self._expected.popleft() != serial:
+        if serial in self._late:
+            self._late.remove(serial)
+        elif not self._expected or self._expected.popleft() != serial:
             raise ValueError(f"an answer to {serial}, out of order (section 3.5, O2)")
         self._done[serial] = result
 

@@ -80,7 +80,7 @@ class Options(unittest.TestCase):
         return re.findall(r'\{"([a-z-]+)", \w+_argument', table)
 
     def test_table_is_found(self):
-        self.assertEqual(len(self.options()), 9)
+        self.assertEqual(len(self.options()), 10)
 
     def test_help_has_every_option(self):
         help_text = between("daemon/keeper/options.c", "char help[] =", ";\n")

@@ -55,8 +55,8 @@ static void nothing_gives_the_defaults(void **state)
 	assert_null(o.config);
 	assert_null(o.socket);
 	assert_int_equal(o.ready_fd, -1);
-	assert_false(o.check || o.private_ || o.no_keeper || o.log_level_set || o.help ||
-		     o.version);
+	assert_false(o.check || o.check_upgrade || o.private_ || o.no_keeper || o.log_level_set ||
+		     o.help || o.version);
 }
 
 static void every_option_is_taken(void **state)
@@ -94,6 +94,9 @@ static void check_takes_a_file_in_each_form(void **state)
 	o = parse_valid(WORDS("--check", "--config", "a.yaml"));
 	assert_true(o.check);
 	assert_string_equal(o.config, "a.yaml");
+	o = parse_valid(WORDS("--check-upgrade", "--socket", "/a", "--config=a.yaml"));
+	assert_true(o.check_upgrade);
+	assert_false(o.check);
 	o = parse_valid(WORDS("--check", "--", "--odd"));
 	assert_string_equal(o.config, "--odd");
 	o = parse_valid(WORDS("--config", "a.yaml"));
