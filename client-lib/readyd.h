@@ -268,6 +268,15 @@ int readyd_fd(const struct readyd *r);
 /* Asks the daemon for an answer that does nothing: all requests before it have been applied. */
 int readyd_sync(struct readyd *r);
 
+/*
+ * Has the daemon replaced by the program that is installed now, after a trial of up to 10 s. When
+ * this returns 0, the trial was passed, and the connection ends a moment later, like all others: the
+ * library comes back by itself. -EINVAL: the trial failed and the daemon goes on, its log says why;
+ * -EACCES: not for this user; -EOPNOTSUPP: it runs without a keeper; -ECONNRESET: it ended before it
+ * answered.
+ */
+int readyd_upgrade(struct readyd *r);
+
 /* 1 if fd is this handle's own, its connection, or one of the daemon's own descriptions; else 0.
  * Asks the daemon. -EBADF. */
 int readyd_is_poll_descriptor(struct readyd *r, int fd);

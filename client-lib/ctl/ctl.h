@@ -68,6 +68,7 @@ int command_quotas(const struct ctl *ctl);
 int command_show(const struct ctl *ctl);
 int command_wait(const struct ctl *ctl);
 int command_break(const struct ctl *ctl);
+int command_upgrade(const struct ctl *ctl);
 int command_version(const struct ctl *ctl);
 int command_help(const struct ctl *ctl);
 

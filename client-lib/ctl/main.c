@@ -40,6 +40,8 @@ const struct ctl_verb ctl_verbs[] = {
 	{"wait", "FD[:r|w|rw]...", "wait until fds are ready; needs no daemon",
 	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND | CTL_TIMEOUT | CTL_ALL, 1, -1, command_wait},
 	{"break", "SESSION", "wake the poll of a session", LISTS, 1, 1, command_break},
+	{"upgrade", "", "have the program that is installed now take over",
+	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND, 0, 0, command_upgrade},
 	{"version", "", "versions of readyctl, library and daemon", LISTS, 0, 0, command_version},
 	{"help", "[VERB]", "this text, or that of one verb", 0, 0, 1, command_help},
 	{NULL, NULL, NULL, 0, 0, 0, NULL},

@@ -97,6 +97,7 @@ TABLES = {
     "show": fields("command_show.c"),
     "wait": fields("command_wait.c"),
     "break": fields("command_break.c"),
+    "upgrade": fields("command_upgrade.c"),
     "version": fields("command_version.c"),
 }
 
