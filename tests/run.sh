@@ -188,8 +188,10 @@ integration() {
 }
 
 step_integration() {
-	# a loop that dies when it is told to, for the tests of the keeper
-	build "$b/crashing" -Dtests=disabled -Dmutant=CRASH_ON_SYNC || return 1
+	# a loop that dies when it is told to, for the tests of the keeper; and the other version, for
+	# those of upgrades
+	build "$b/crashing" -Dtests=disabled -Dmutant=CRASH_ON_SYNC -Dversion_suffix=+crashing ||
+		return 1
 	READYD_CRASHING=$b/crashing/daemon/readyd
 	export READYD_CRASHING
 	integration "$b"

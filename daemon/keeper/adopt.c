@@ -52,7 +52,7 @@ static char *program_of(const char *name)
 	if (name && name[0] == '/')
 		path = strdup(name);
 	else if (name && strchr(name, '/') && getcwd(here, sizeof(here)) &&
-		 asprintf(&path, "%s/%s", here, name) < 0)
+		 asprintf(&path, "%s/%s", here, strncmp(name, "./", 2) ? name : name + 2) < 0)
 		path = NULL;
 	if (path && is_this_program(path))
 		return STEAL(path);

@@ -449,6 +449,33 @@ static void unwait_says_which_came_first(void **state)
 	expect_watch(x, id, READYD_READY, 0);
 }
 
+static void refused_upgrade_has_its_errno_and_sentence(void **state)
+{
+	static const struct {
+		uint16_t wire;
+		int error;
+		const char *words;
+	} rows[] = {
+		{WIRE_E_INVALID, -EINVAL, "failed its trial"},
+		{WIRE_E_ACCESS, -EACCES, "`upgrade`"},
+		{WIRE_E_NOT_SUPPORTED, -EOPNOTSUPP, "without a keeper"},
+		{WIRE_E_NOT_IMPLEMENTED, -ENOSYS, "does not know how"},
+		{WIRE_E_BUSY, -EBUSY, "asked already"},
+		{WIRE_E_NO_RESOURCES, -EAGAIN, "could not be tried"},
+		{WIRE_E_INTERNAL, -EIO, "fault"},
+		{WIRE_E_MAX + 7, -EIO, "no upgrade"},
+	};
+	struct fixture *x = *state;
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		fake_refuse(x->fake, WIRE_UPGRADE, rows[i].wire, 0);
+		assert_int_equal(readyd_upgrade(x->r), rows[i].error);
+		assert_non_null(strstr(readyd_last_error(x->r), rows[i].words));
+	}
+	fake_refuse(x->fake, WIRE_UPGRADE, 0, 0);
+	assert_int_equal(readyd_upgrade(x->r), 0);
+}
+
 static void wait_that_the_daemon_refuses_ends_with_closing(void **state)
 {
 	struct fixture *x = *state;
@@ -673,6 +700,7 @@ int main(void)
 		TEST(entry_that_nobody_asked_for_is_latched),
 		TEST(timeout_of_a_replaced_deadline_is_waited_for_again),
 		TEST(unwait_says_which_came_first),
+		TEST(refused_upgrade_has_its_errno_and_sentence),
 		TEST(wait_that_the_daemon_refuses_ends_with_closing),
 		TEST(timer_keeps_its_id_and_drops_events_of_an_old_arming),
 		TEST(timer_that_fired_once_is_gone),

@@ -54,7 +54,8 @@ enum call {
 	POLL,
 	TIMER_SET,
 	TIMER_STOP,
-	IS_POLL
+	IS_POLL,
+	UPGRADE
 };
 
 struct job {
@@ -106,6 +107,9 @@ static void *job_run(void *context)
 		break;
 	case IS_POLL:
 		j->result = readyd_is_poll_descriptor(r, j->x->fd);
+		break;
+	case UPGRADE:
+		j->result = readyd_upgrade(r);
 		break;
 	}
 	return NULL;
@@ -559,6 +563,24 @@ static void another_session_cannot_be_broken_on_another_daemon(void **state)
 	assert_int_equal(readyd_break_session(x->r, 77), 0);
 }
 
+/* The daemon that comes would be replaced once more. */
+static void upgrade_is_asked_once(void **state)
+{
+	struct fixture *x = *state;
+	struct job job;
+
+	mute(x, true);
+	job_start(&job, x, UPGRADE, 0);
+	(void)fake_seen(x->fake, WIRE_UPGRADE, 1);
+	fake_hang_up(x->fake);
+	assert_int_equal(job_end(&job), -ECONNRESET);
+	mute(x, false);
+	come_back(x);
+	assert_int_equal(readyd_sync(x->r), 0);
+	assert_int_equal(fake_count(x->fake, WIRE_UPGRADE), 1);
+	assert_int_equal(readyd_upgrade(x->r), 0);
+}
+
 /* ---- What is refused, closed, another file ---- */
 
 static void refused_for_want_of_room_is_tried_again(void **state)
@@ -858,6 +880,7 @@ int main(void)
 		TEST(what_asks_is_repeated),
 		TEST(list_that_was_begun_is_cut),
 		TEST(another_session_cannot_be_broken_on_another_daemon),
+		TEST(upgrade_is_asked_once),
 		TEST(refused_for_want_of_room_is_tried_again),
 		TEST(refused_for_good_ends_with_closing),
 		TEST(closed_fd_and_another_file_end_with_closing),
