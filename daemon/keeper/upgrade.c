@@ -39,9 +39,10 @@
 
 /* ---- The state ---- */
 
-static int write_state(const struct keeper *k)
+/* All memory and fds in it stay the keeper's. */
+static struct upgrade_state collect(const struct keeper *k)
 {
-	struct upgrade_state state = {
+	return (struct upgrade_state){
 		.keeper = getpid(),
 		.version = READYD_VERSION,
 		.left_behind = k->left_behind,
@@ -52,9 +53,13 @@ static int write_state(const struct keeper *k)
 		.text = k->settings.text,
 		.text_size = k->settings.size,
 	};
+}
+
+static int write_state(const struct upgrade_state *state)
+{
 	CLEANUP_MEMORY void *bytes = NULL;
 	size_t size;
-	int r = upgrade_state_encode(&state, &bytes, &size);
+	int r = upgrade_state_encode(state, &bytes, &size);
 
 	return r < 0 ? r : channel_text_to_fd(bytes, size);
 }
@@ -64,6 +69,20 @@ static int keep_over_exec(int fd, bool keep)
 	if (fd >= 0 && fcntl(fd, F_SETFD, keep ? 0 : FD_CLOEXEC) < 0)
 		return -errno;
 	return 0;
+}
+
+/* All that the state names, and itself. */
+static int carry(const struct upgrade_state *state, int fd, bool keep)
+{
+	int r = keep_over_exec(fd, keep);
+
+	if (r == 0)
+		r = keep_over_exec(state->listener.fd, keep);
+	if (r == 0)
+		r = keep_over_exec(state->starter, keep);
+	for (size_t i = 0; r == 0 && i < state->n_fds; i++)
+		r = keep_over_exec(state->fds[i].fd, keep);
+	return r;
 }
 
 static int name_state(int fd)
@@ -114,13 +133,14 @@ static _Noreturn void be_trial(const struct keeper *k, char **words, int state, 
 static int start_trial(struct keeper *k, int64_t now)
 {
 	CLEANUP_MEMORY char **words = trial_words(k->image);
+	struct upgrade_state collected = collect(k);
 	CLEANUP_FD int state = -1;
 	pid_t keeper = getpid(), pid;
 	int ends[2], r;
 
 	if (!words)
 		return -ENOMEM;
-	state = write_state(k);
+	state = write_state(&collected);
 	if (state < 0)
 		return state;
 	if (pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
@@ -272,31 +292,23 @@ static void kill_trial(const struct upgrade *u)
 
 /* ---- The new program ---- */
 
-static int carry(const struct keeper *k, int state, bool keep)
-{
-	int r = keep_over_exec(k->listener.fd, keep);
-
-	if (r == 0)
-		r = keep_over_exec(k->starter, keep);
-	return r == 0 ? keep_over_exec(state, keep) : r;
-}
-
 static int run(struct keeper *k)
 {
-	CLEANUP_FD int state = write_state(k);
+	struct upgrade_state state = collect(k);
+	CLEANUP_FD int fd = write_state(&state);
 	int r;
 
-	if (state < 0)
-		return state;
-	r = name_state(state);
+	if (fd < 0)
+		return fd;
+	r = name_state(fd);
 	if (r == 0)
-		r = carry(k, state, true);
+		r = carry(&state, fd, true);
 	if (r == 0) {
 		k->image->argv[0] = k->image->program;
 		(void)execv(k->image->program, k->image->argv);
 		r = -errno;
 	}
-	(void)carry(k, state, false);
+	(void)carry(&state, fd, false);
 	(void)unsetenv("READYD_UPGRADE_STATE");
 	return r;
 }
