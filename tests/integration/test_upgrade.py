@@ -11,6 +11,7 @@ import os
 import random
 import resource
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -194,6 +195,32 @@ class Passed(unittest.TestCase):
             d.install_script(f'exec {READYD} "$@"\n')
             self.assertEqual(readyctl(d, "upgrade").returncode, 0)
             self.assertEqual(os.readlink(f"/proc/{d.process.pid}/exe"), os.path.realpath(READYD))
+
+    def test_path_by_which_it_was_started(self):
+        """With a slash it is kept; else, or if it lies, it is the program's own."""
+        with tempfile.TemporaryDirectory(prefix="readyd-test-") as folder:
+            real = os.path.join(folder, "real")
+            shutil.copy(READYD, real)
+            os.symlink("real", os.path.join(folder, "link"))
+            for name, path in (("./link", "link"), ("../" + os.path.basename(folder) + "/link",
+                               "../" + os.path.basename(folder) + "/link"),
+                               (os.path.join(folder, "link"), "link"), ("link", "real"),
+                               ("/nonexistent/readyd", "real"), ("", "real")):
+                log = os.path.join(folder, "log")
+                with open(log, "wb") as f:
+                    process = subprocess.Popen(
+                        [name, "--socket", os.path.join(folder, "socket")], cwd=folder,
+                        executable=os.path.join(folder, "link"), stderr=f)
+                try:
+                    until(lambda: "serves" in read(log), "a start")
+                    process.send_signal(signal.SIGUSR2)
+                    until(lambda: "upgraded from" in read(log), "the upgrade")
+                    self.assertIn(f"trying {folder}/{path}\n", read(log))
+                    process.terminate()
+                    self.assertEqual(process.wait(PATIENCE), 0)
+                finally:
+                    process.kill()
+                    process.wait()
 
     def test_no_fd_and_no_page_is_left(self):
         with Installed() as d:
