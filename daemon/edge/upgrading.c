@@ -4,10 +4,10 @@
 #include "sending.h"
 
 /*
- * UPGRADE is answered when the keeper's trial of the new binary is over, which can be seconds later:
- * the connection goes on meanwhile and notes the request's serial. All who ask during one trial get
- * the same answer. Whoever owes so much reading that the answer has no room is disconnected, since
- * nothing is queued behind a full socket.
+ * UPGRADE is answered when the keeper's trial of the new binary is over, which can be seconds
+ * later: the connection goes on meanwhile and notes the request's serial. All who ask during one
+ * trial get the same answer. Whoever owes so much reading that the answer has no room is
+ * disconnected, since nothing is queued behind a full socket.
  */
 
 static void answer(struct connection *c, uint32_t serial, enum wire_error error)

@@ -16,18 +16,18 @@
 
 /*
  * The new program's side of an upgrade (upgrade.c has the old one's). $READYD_UPGRADE_STATE names
- * an fd with the state: of this very process, which was another program until now, or, for a trial,
- * of the parent. The state names its keeper, so that a variable that strayed into some other process
- * is refused there. It is unset at once.
+ * an fd with the state: of this very process, which was another program until now, or, for a
+ * trial, of the parent. The state names its keeper, so that a variable that strayed into some
+ * other process is refused there. It is unset at once.
  *
  * The configuration is read from the file, as at a start: the trial has just shown that it can be.
- * If it cannot any more, what the former keeper had is taken, and should this program not understand
- * that, the defaults; the log says so. A daemon that clients rely on serves on.
+ * If it cannot any more, what the former keeper had is taken, and should this program not
+ * understand that, the defaults; the log says so. A daemon that clients rely on serves on.
  *
  * An upgrade runs the path by which this program was started, made absolute here: argv[0] where it
  * has a slash and is this program, else /proc/self/exe. Links in it are not followed now, but when
- * it is run: a link may be what an upgrade changes. /proc/self/exe would be the old file then, even
- * where that has been replaced, and " (deleted)" is part of its name.
+ * it is run: a link may be what an upgrade changes. /proc/self/exe would be the old file then,
+ * even where that has been replaced, and " (deleted)" is part of its name.
  */
 
 #define VARIABLE "READYD_UPGRADE_STATE"

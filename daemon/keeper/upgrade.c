@@ -20,15 +20,16 @@
  * The old program's side of an upgrade (adopt.c has the new one's).
  *
  * The trial: the binary is run with this daemon's own command line and --check-upgrade, and the
- * state that it would get. It passes if it ends with status 0 after the line "readyd-upgrade VERSION
- * PROGRAM-VERSION", which no other program says by accident, within 10 s. What it says on stderr
- * stands in the log. It leads a process group of its own: a script that hangs is killed with what it
- * started. The loop goes on serving meanwhile, and is replaced if it dies.
+ * state that it would get. It passes if it ends with status 0 after the line "readyd-upgrade
+ * VERSION PROGRAM-VERSION", which no other program says by accident, within 10 s. What it says on
+ * stderr stands in the log. It leads a process group of its own: a script that hangs is killed
+ * with what it started. The loop goes on serving meanwhile, and is replaced if it dies.
  *
  * Then the loop is told, answers whoever asked, and ends itself; one that does not is killed, like
- * any that is to end. Clients' connects wait in the backlog of the listening socket, which is never
- * closed. Without a loop this process, same pid, runs the new binary: so whoever supervises it sees
- * nothing, and its children stay its children. Should even that fail, another loop is made.
+ * any that is to end. Clients' connects wait in the backlog of the listening socket, which is
+ * never closed. Without a loop this process, same pid, runs the new binary: so whoever supervises
+ * it sees nothing, and its children stay its children. Should even that fail, another loop is
+ * made.
  *
  * Kernel behaviour: the mask of blocked signals and those that are pending pass through execve(2),
  * handlers become the default: nothing is lost and nothing kills until the new keeper reads its

@@ -11,8 +11,8 @@
 /*
  * A head of fixed size, then the fds, then the configuration's text; the head says how long all of
  * it is. Writer and reader are mostly of different builds, so the layout is written down here in
- * types of fixed width, apart from the structs that the keeper works with, and its size is asserted:
- * whoever changes it has to change UPGRADE_STATE_VERSION too.
+ * types of fixed width, apart from the structs that the keeper works with, and its size is
+ * asserted: whoever changes it has to change UPGRADE_STATE_VERSION too.
  *
  * One form for one state: what has no meaning is zero, and a reader refuses what is not.
  */

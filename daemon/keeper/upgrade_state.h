@@ -4,8 +4,9 @@
 
 /*
  * What a keeper leaves to the binary that takes its place, as bytes: of fixed layout, in this
- * machine's byte order, for this boot only. No system call is made here. What is read is checked as
- * if a stranger had written it; whether an fd is open and what it is, is for the reader to find out.
+ * machine's byte order, for this boot only. No system call is made here. What is read is checked
+ * as if a stranger had written it; whether an fd is open and what it is, is for the reader to find
+ * out.
  */
 
 #include <stdbool.h>
