@@ -53,6 +53,19 @@ static void *next_row(struct rows *rows)
 
 /* ---- Status ---- */
 
+void inspect_show_counts(const struct server *s)
+{
+	const struct core_stats *core = core_stats(s->core);
+	const struct progress_counts counts = {
+		.connections = s->stats.connections,
+		.watches = core->watches,
+		.waiting = core->waiting,
+		.timers = core->timers,
+	};
+
+	progress_count(&s->progress, &counts);
+}
+
 /* What the fd table holds: counted, since reading /proc would open something. */
 static uint64_t count_fds(const struct server *s)
 {

@@ -77,3 +77,13 @@ void progress_get_step(const struct progress_page *page, struct progress_step *r
 		.object = atomic_load_explicit(&page->object, memory_order_relaxed),
 	};
 }
+
+void progress_get_counts(const struct progress_page *page, struct progress_counts *ret)
+{
+	*ret = (struct progress_counts){
+		.connections = atomic_load_explicit(&page->connections, memory_order_relaxed),
+		.watches = atomic_load_explicit(&page->watches, memory_order_relaxed),
+		.waiting = atomic_load_explicit(&page->waiting, memory_order_relaxed),
+		.timers = atomic_load_explicit(&page->timers, memory_order_relaxed),
+	};
+}

@@ -4,8 +4,8 @@
 
 /*
  * The page in which a loop shows whoever watches over it that it gets on, and with what: since
- * when it is busy, how many turns it has finished, and the step that it is in (for whom it does
- * what). The watcher sees it while the loop runs, and as the loop left it when it died.
+ * when it is busy, how many turns it has finished, the step that it is in (for whom it does what),
+ * and how much it has to look after. The watcher sees it while the loop runs, and as the loop left it when it died.
  *
  * A watcher may sleep while the loop does: progress_fall_asleep() says whether it may, and the loop
  * wakes it by an eventfd when it gets busy. So two processes that have nothing to do make no system
@@ -42,6 +42,18 @@ struct progress_page {
 	_Atomic int32_t pid;
 	_Atomic uint64_t object;
 	_Atomic uint64_t turns; /* finished */
+	_Atomic uint64_t connections;
+	_Atomic uint64_t watches;
+	_Atomic uint64_t waiting;
+	_Atomic uint64_t timers;
+};
+
+/* What the loop has, as of the end of its last turn. */
+struct progress_counts {
+	uint64_t connections;
+	uint64_t watches;
+	uint64_t waiting; /* slots with a waiter */
+	uint64_t timers;
 };
 
 /* The loop's end of it. Without a page, nobody watches and nothing is done. */
@@ -66,6 +78,17 @@ static inline void progress_finish_turn(const struct progress *p)
 {
 	if (p->page)
 		atomic_fetch_add_explicit(&p->page->turns, 1, memory_order_relaxed);
+}
+
+/* At a turn's end: for people, so the numbers need not fit each other. */
+static inline void progress_count(const struct progress *p, const struct progress_counts *counts)
+{
+	if (!p->page)
+		return;
+	atomic_store_explicit(&p->page->connections, counts->connections, memory_order_relaxed);
+	atomic_store_explicit(&p->page->watches, counts->watches, memory_order_relaxed);
+	atomic_store_explicit(&p->page->waiting, counts->waiting, memory_order_relaxed);
+	atomic_store_explicit(&p->page->timers, counts->timers, memory_order_relaxed);
 }
 
 /* Cheap: it stands around everything that is done for a client. */
@@ -102,5 +125,6 @@ bool progress_fall_asleep(struct progress_page *page);
 int64_t progress_busy_since(const struct progress_page *page);
 uint64_t progress_turns(const struct progress_page *page);
 void progress_get_step(const struct progress_page *page, struct progress_step *ret);
+void progress_get_counts(const struct progress_page *page, struct progress_counts *ret);
 
 #endif

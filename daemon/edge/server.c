@@ -449,6 +449,7 @@ int server_turn(struct server *s)
 	end = clock_now();
 	if (end - s->now > s->stats.turn_longest)
 		s->stats.turn_longest = end - s->now;
+	inspect_show_counts(s);
 	progress_finish_turn(&s->progress);
 	return s->private_ && s->starter < 0 && s->stats.connections == 0 &&
 	       s->idle_since + PRIVATE_LINGER * SECOND <= end;

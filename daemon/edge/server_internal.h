@@ -117,6 +117,9 @@ enum {
 /* Applies one event of the kernel (step 2). */
 void server_apply_event(struct server *s, const struct poller_event *event);
 
+/* Shows how much there is to whoever watches over the loop (inspect.c). */
+void inspect_show_counts(const struct server *s);
+
 /* ---- places.c: finding connections ---- */
 
 /* -ENOMEM, or -EUSERS at max_connections. */

@@ -50,8 +50,25 @@ static void without_a_page_nothing_is_done(void **state)
 	progress_enter(&p, PROGRESS_SEND, 1, 2, 3);
 	progress_leave(&p);
 	progress_finish_turn(&p);
+	progress_count(&p, &(const struct progress_counts){0});
 	progress_idle(&p);
 	assert_null(progress_page_free(NULL));
+}
+
+static void counts_are_seen_as_they_were_left(void **state)
+{
+	const struct progress_counts said = {
+		.connections = 1, .watches = 2, .waiting = UINT64_MAX, .timers = 4};
+	struct progress p = make(1);
+	struct progress_counts seen = {.connections = 9};
+
+	(void)state;
+	progress_get_counts(p.page, &seen);
+	assert_int_equal(seen.connections, 0);
+	progress_count(&p, &said);
+	progress_get_counts(p.page, &seen);
+	assert_memory_equal(&seen, &said, sizeof(seen));
+	end(&p);
 }
 
 static void new_loop_counts_as_busy(void **state)
@@ -168,6 +185,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_a_page_nothing_is_done),
+		cmocka_unit_test(counts_are_seen_as_they_were_left),
 		cmocka_unit_test(new_loop_counts_as_busy),
 		cmocka_unit_test(sleeper_is_woken_once),
 		cmocka_unit_test(step_and_turns_outlive_the_loop),
