@@ -42,12 +42,14 @@ void connection_close(struct connection *c)
 void connection_fail(struct connection *c, enum wire_error error, uint32_t serial, const char *text)
 {
 	struct wire_error_record record = {.error = error, .serial = serial};
+	struct log_about about = connection_about(c, LOG_EVENT_CLOSED);
 
 	if (c->closing)
 		return;
-	log_limited(c->server->log, &c->server->sites.protocol, c->server->now, CONFIG_LOG_WARNING,
-		    "uid %u pid %d session %llu: %s: %s; the connection is closed", c->who.uid,
-		    (int)c->who.pid, (unsigned long long)c->number, wire_error_text(error), text);
+	log_limited_about(
+		c->server->log, &c->server->sites.protocol, c->server->now, CONFIG_LOG_WARNING,
+		&about, "uid %u pid %d session %llu: %s: %s; the connection is closed", c->who.uid,
+		(int)c->who.pid, (unsigned long long)c->number, wire_error_text(error), text);
 	sending_add_message(c, WIRE_ERROR, 0, serial, &record, 1, text, strlen(text));
 	connection_close(c);
 }
@@ -57,6 +59,12 @@ static void refuse(struct server *s, int fd, const struct credentials *who, enum
 		   uint64_t limit, const char *text)
 {
 	struct wire_error_record record = {.error = error};
+	struct log_about about = {
+		.event = LOG_EVENT_REFUSED,
+		.client = true,
+		.uid = who->uid,
+		.pid = who->pid,
+	};
 	uint64_t buffer[64];
 	size_t size;
 
@@ -65,8 +73,8 @@ static void refuse(struct server *s, int fd, const struct credentials *who, enum
 		record.value = limit > UINT32_MAX ? UINT32_MAX : (uint32_t)limit;
 	}
 	s->stats.refused++;
-	log_limited(s->log, &s->sites.refused, s->now, CONFIG_LOG_WARNING,
-		    "uid %u pid %d is refused: %s", who->uid, (int)who->pid, text);
+	log_limited_about(s->log, &s->sites.refused, s->now, CONFIG_LOG_WARNING, &about,
+			  "uid %u pid %d is refused: %s", who->uid, (int)who->pid, text);
 	size = wire_encode(buffer, sizeof(buffer), WIRE_ERROR, 0, 0, &record, 1, text,
 			   strlen(text));
 	(void)send(fd, buffer, size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -149,6 +157,7 @@ void connection_accept(struct server *s, int accepted)
 	struct connection *c;
 	uint64_t limit = 0;
 	enum wire_error error;
+	struct log_about about;
 	struct rights rights;
 
 	if (credentials_of(fd, &who) < 0) {
@@ -184,15 +193,18 @@ void connection_accept(struct server *s, int accepted)
 	s->stats.accepted++;
 	s->stats.connections++;
 	s->idle_since = 0;
-	log_debug(s->log, "uid %u pid %d connected", c->who.uid, (int)c->who.pid);
+	about = connection_about(c, LOG_EVENT_NONE);
+	log_about(s->log, CONFIG_LOG_DEBUG, &about, "uid %u pid %d connected", c->who.uid,
+		  (int)c->who.pid);
 }
 
 void connection_free(struct connection *c)
 {
+	struct log_about about = connection_about(c, LOG_EVENT_NONE);
 	struct server *s = c->server;
 
-	log_debug(s->log, "uid %u pid %d session %llu ended", c->who.uid, (int)c->who.pid,
-		  (unsigned long long)c->number);
+	log_about(s->log, CONFIG_LOG_DEBUG, &about, "uid %u pid %d session %llu ended", c->who.uid,
+		  (int)c->who.pid, (unsigned long long)c->number);
 	if (!c->greeted)
 		TAILQ_REMOVE(&s->ungreeted, c, ungreeted);
 	if (c->in_readable)

@@ -63,4 +63,16 @@ void connection_close(struct connection *c);
 /* Ends it now: session, watches, fds and charges are gone. */
 void connection_free(struct connection *c);
 
+/* For a line of the log about it. */
+static inline struct log_about connection_about(const struct connection *c, enum log_event event)
+{
+	return (struct log_about){
+		.event = event,
+		.client = true,
+		.uid = c->who.uid,
+		.pid = c->who.pid,
+		.session = c->number,
+	};
+}
+
 #endif

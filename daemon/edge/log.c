@@ -22,7 +22,8 @@
  *
  * The journal: systemd sets $JOURNAL_STREAM to device:inode of the stderr that it made. Only if fd
  * is still that one do lines get "<N>", the priority, as in sd-daemon(3); elsewhere they say it in
- * words. A newline or other control character within a line is written as '?', so that a line is a
+ * words. A sink (systemd/journal.c) is asked before: where it takes no line, the stream may. A newline
+ * or other control character within a line is written as '?', so that a line is a
  * line whatever somebody forgot to escape.
  */
 
@@ -41,6 +42,8 @@
 #include <unistd.h>
 
 #include "daemon/poller/fd.h"
+
+static const struct log_about nobody;
 
 static const struct {
 	char priority;
@@ -104,6 +107,8 @@ void log_deinit(struct log *log)
 
 /* ---- Writing ---- */
 
+#define GAP_TEXT "%llu lines were lost here: they could not be written at once"
+
 /* Bytes written, possibly not all; negative: none. Never waits. */
 static ssize_t write_now(const struct log *log, const char *text, size_t n)
 {
@@ -133,14 +138,34 @@ static bool write_line(struct log *log, const char *line, size_t n)
 	return !log->torn;
 }
 
-/* Makes one line of it: what stands in front, the text without control characters, newline. Returns
- * its length, at most LOG_LINE_MAX; there is no NUL. */
+/* The text without control characters, cut where it is longer than `room` - 1. Its length. */
+__attribute__((format(printf, 3, 0))) static size_t format_text(char *text, size_t room,
+								const char *format, va_list ap)
+{
+	int n = vsnprintf(text, room, format, ap);
+	size_t length;
+
+	if (n < 0)
+		n = snprintf(text, room, "(a line that could not be formatted)");
+	length = (size_t)n;
+	if (length >= room) {
+		length = room - 1;
+		memcpy(text + length - 3, "...", 3);
+	}
+	for (size_t i = 0; i < length; i++)
+		if ((unsigned char)text[i] < 0x20 || text[i] == 0x7f)
+			text[i] = '?';
+	return length;
+}
+
+/* Makes one line of it: what stands in front, the text, newline. Returns its length, at most
+ * LOG_LINE_MAX; there is no NUL. */
 __attribute__((format(printf, 4, 0))) static size_t format_line(const struct log *log,
 								enum config_log_level level,
 								char *line, const char *format,
 								va_list ap)
 {
-	size_t start, end, room;
+	size_t start, end;
 	int n;
 
 	if (log->journal)
@@ -148,20 +173,8 @@ __attribute__((format(printf, 4, 0))) static size_t format_line(const struct log
 	else
 		n = snprintf(line, LOG_LINE_MAX, "readyd: %s: ", levels[level].word);
 	start = (size_t)n;
-	room = LOG_LINE_MAX - start - 1; /* a newline takes the place of the NUL */
-	n = vsnprintf(line + start, room, format, ap);
-	if (n < 0)
-		n = snprintf(line + start, room, "(a line that could not be formatted)");
-	if ((size_t)n >= room) {
-		end = start + room - 1;
-		memcpy(line + end - 3, "...", 3);
-	} else {
-		end = start + (size_t)n;
-	}
-	for (size_t i = start; i < end; i++) {
-		if ((unsigned char)line[i] < 0x20 || line[i] == 0x7f)
-			line[i] = '?';
-	}
+	/* a newline takes the place of the NUL */
+	end = start + format_text(line + start, LOG_LINE_MAX - start - 1, format, ap);
 	line[end] = '\n';
 	return end + 1;
 }
@@ -178,20 +191,15 @@ format_gap(const struct log *log, enum config_log_level level, char *line, const
 	return n;
 }
 
-/* A gap is told in one write with the line behind it: both get through or none. errno is kept, so
- * that a caller can log before it looks. */
+/* A gap is told in one write with the line behind it: both get through or none. */
 __attribute__((format(printf, 3, 0))) static void
-log_va(struct log *log, enum config_log_level level, const char *format, va_list ap)
+write_stream(struct log *log, enum config_log_level level, const char *format, va_list ap)
 {
 	char lines[2 * LOG_LINE_MAX];
-	int saved = errno;
 	size_t n = 0;
 
-	if (!log_enabled(log, level))
-		return;
 	if (log->dropped)
-		n = format_gap(log, CONFIG_LOG_WARNING, lines,
-			       "%llu lines were lost here: they could not be written at once",
+		n = format_gap(log, CONFIG_LOG_WARNING, lines, GAP_TEXT,
 			       (unsigned long long)log->dropped);
 	n += format_line(log, level, lines + n, format, ap);
 	if (write_line(log, lines, n)) {
@@ -200,6 +208,47 @@ log_va(struct log *log, enum config_log_level level, const char *format, va_list
 		log->dropped++;
 		log->dropped_ever++;
 	}
+}
+
+/* Whether the sink took it. The gap goes first, as a line of its own. */
+__attribute__((format(printf, 4, 0))) static bool give_sink(struct log *log,
+							    enum config_log_level level,
+							    const struct log_about *about,
+							    const char *format, va_list ap)
+{
+	char text[LOG_LINE_MAX];
+	struct log_record record = {.level = CONFIG_LOG_WARNING, .text = text, .about = &nobody};
+
+	if (!log->sink)
+		return false;
+	if (log->dropped) {
+		record.length = (size_t)snprintf(text, sizeof(text), GAP_TEXT,
+						 (unsigned long long)log->dropped);
+		if (!log->sink(log->sink_context, &record))
+			return false;
+		log->dropped = 0;
+	}
+	record.level = level;
+	record.about = about;
+	record.length = format_text(text, sizeof(text), format, ap);
+	return log->sink(log->sink_context, &record);
+}
+
+/* errno is kept, so that a caller can log before it looks. */
+__attribute__((format(printf, 4, 0))) static void log_va(struct log *log,
+							 enum config_log_level level,
+							 const struct log_about *about,
+							 const char *format, va_list ap)
+{
+	int saved = errno;
+	va_list again;
+
+	if (!log_enabled(log, level))
+		return;
+	va_copy(again, ap);
+	if (!give_sink(log, level, about, format, ap))
+		write_stream(log, level, format, again);
+	va_end(again);
 	errno = saved;
 }
 
@@ -208,7 +257,17 @@ void log_at(struct log *log, enum config_log_level level, const char *format, ..
 	va_list ap;
 
 	va_start(ap, format);
-	log_va(log, level, format, ap);
+	log_va(log, level, &nobody, format, ap);
+	va_end(ap);
+}
+
+void log_about(struct log *log, enum config_log_level level, const struct log_about *about,
+	       const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	log_va(log, level, about, format, ap);
 	va_end(ap);
 }
 
@@ -218,7 +277,7 @@ void log_at(struct log *log, enum config_log_level level, const char *format, ..
 		va_list ap;                                 \
                                                             \
 		va_start(ap, format);                       \
-		log_va(log, level, format, ap);             \
+		log_va(log, level, &nobody, format, ap);    \
 		va_end(ap);                                 \
 	}
 
@@ -230,13 +289,12 @@ LOG_FUNCTION(log_debug, CONFIG_LOG_DEBUG)
 
 /* ---- Repeats ---- */
 
-void log_limited(struct log *log, struct log_site *site, int64_t now, enum config_log_level level,
-		 const char *format, ...)
+/* Whether one more may be written; says what was not, when that is over. */
+static bool site_may_write(struct log *log, struct log_site *site, int64_t now,
+			   enum config_log_level level)
 {
-	va_list ap;
-
 	if (!log_enabled(log, level))
-		return;
+		return false;
 	if (site->lines == 0 || now - site->since >= LOG_SITE_INTERVAL) {
 		if (site->more)
 			log_at(log, level, "... %llu more of these in the last %lld s",
@@ -246,11 +304,34 @@ void log_limited(struct log *log, struct log_site *site, int64_t now, enum confi
 	}
 	if (site->lines == LOG_SITE_LINES) {
 		site->more++;
-		return;
+		return false;
 	}
 	site->lines++;
+	return true;
+}
+
+void log_limited(struct log *log, struct log_site *site, int64_t now, enum config_log_level level,
+		 const char *format, ...)
+{
+	va_list ap;
+
+	if (!site_may_write(log, site, now, level))
+		return;
 	va_start(ap, format);
-	log_va(log, level, format, ap);
+	log_va(log, level, &nobody, format, ap);
+	va_end(ap);
+}
+
+void log_limited_about(struct log *log, struct log_site *site, int64_t now,
+		       enum config_log_level level, const struct log_about *about,
+		       const char *format, ...)
+{
+	va_list ap;
+
+	if (!site_may_write(log, site, now, level))
+		return;
+	va_start(ap, format);
+	log_va(log, level, about, format, ap);
 	va_end(ap);
 }
 

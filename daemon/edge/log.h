@@ -7,6 +7,9 @@
  * aborts: a line that cannot be written at once is dropped and counted. A line that would be
  * repeated is counted, not written (log_limited). Not thread-safe; one thread owns a log.
  *
+ * A line says in words whom it is about; the functions that end in _about tell it also as numbers,
+ * which a sink (the journal's fields) can keep apart.
+ *
  * Texts carry no newline at the end. What comes from a client goes through log_escape() first, and
  * notes and payload never come here at all.
  */
@@ -20,6 +23,40 @@
 /* Longer lines are cut, with "..." at the end. Two are below PIPE_BUF, so writers never mix. */
 #define LOG_LINE_MAX 1024
 
+/* What a line tells, where that is a thing that somebody may want to be woken for. */
+enum log_event {
+	LOG_EVENT_NONE,
+	LOG_EVENT_SERVES,   /* the daemon has started */
+	LOG_EVENT_DIED,     /* the loop has */
+	LOG_EVENT_STUCK,    /* the loop is */
+	LOG_EVENT_REPLACED, /* a new loop serves */
+	LOG_EVENT_KEPT_OUT, /* a client, for two deaths */
+	LOG_EVENT_REFUSED,  /* a connection */
+	LOG_EVENT_CLOSED,   /* a connection, for what its client did */
+};
+
+/* Whom and what a line is about. All zero: nobody. */
+struct log_about {
+	enum log_event event;
+	bool client; /* uid and pid are somebody's */
+	uint32_t uid;
+	int32_t pid;
+	uint64_t session; /* 0: none */
+	uint32_t watch;   /* its id; 0: none */
+};
+
+/* A line for a sink: no newline, no control characters, at most LOG_LINE_MAX bytes, no NUL. */
+struct log_record {
+	enum config_log_level level;
+	const char *text;
+	size_t length;
+	const struct log_about *about;
+};
+
+/* Takes a line without waiting, or returns false: then it goes where it would have gone without a
+ * sink. */
+typedef bool (*log_sink)(void *context, const struct log_record *record);
+
 struct log {
 	int fd;                      /* where lines go; a close of it is not ours unless `own` */
 	bool own;                    /* fd was opened by log_init() */
@@ -29,6 +66,8 @@ struct log {
 	enum config_log_level level; /* what is less important is not written */
 	uint64_t dropped;            /* lines lost since the last that was written */
 	uint64_t dropped_ever;
+	log_sink sink; /* NULL: none */
+	void *sink_context;
 };
 
 /* A place in the code, or a place and a user or connection, whose lines are limited. Zeroed at the
@@ -63,6 +102,10 @@ __attribute__((format(printf, 2, 3))) void log_notice(struct log *log, const cha
 __attribute__((format(printf, 2, 3))) void log_info(struct log *log, const char *format, ...);
 __attribute__((format(printf, 2, 3))) void log_debug(struct log *log, const char *format, ...);
 
+__attribute__((format(printf, 4, 5))) void log_about(struct log *log, enum config_log_level level,
+						     const struct log_about *about,
+						     const char *format, ...);
+
 /*
  * Like log_at(), but of one site at most 5 lines in 10 s are written. The first line after that
  * time is preceded by one that says how many were left out. now: CLOCK_MONOTONIC, ns.
@@ -70,6 +113,9 @@ __attribute__((format(printf, 2, 3))) void log_debug(struct log *log, const char
 __attribute__((format(printf, 5, 6))) void log_limited(struct log *log, struct log_site *site,
 						       int64_t now, enum config_log_level level,
 						       const char *format, ...);
+__attribute__((format(printf, 6, 7))) void
+log_limited_about(struct log *log, struct log_site *site, int64_t now, enum config_log_level level,
+		  const struct log_about *about, const char *format, ...);
 
 /* What a site left out is said now, if there is anything: when its owner ends. `what` is the
  * subject of the line: "session 7". */

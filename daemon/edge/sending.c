@@ -207,14 +207,17 @@ static int send_entries(struct connection *c)
 /* Answers that a client asked for and does not read are its own memory: bounded for its user. */
 static bool save(struct connection *c)
 {
+	struct log_about about = connection_about(c, LOG_EVENT_CLOSED);
+
 	assert(!c->backlog);
 	if (outbox_save(&c->server->outbox, &c->chain, &c->backlog) < 0)
 		return false;
 	c->account->backlog += c->backlog->size;
 	if (c->account->backlog <= BACKLOG_MAX)
 		return true;
-	log_limited(
+	log_limited_about(
 		c->server->log, &c->server->sites.protocol, c->server->now, CONFIG_LOG_WARNING,
+		&about,
 		"uid %u pid %d session %llu asks and does not read the answers: more than %d MiB "
 		"are kept for this user; the connection is closed",
 		c->who.uid, (int)c->who.pid, (unsigned long long)c->number, BACKLOG_MAX >> 20);

@@ -224,6 +224,7 @@ static void end_sites(struct server *s)
 {
 	log_site_end(s->log, &s->sites.refused, CONFIG_LOG_WARNING, "refused connections");
 	log_site_end(s->log, &s->sites.protocol, CONFIG_LOG_WARNING, "malformed messages");
+	log_site_end(s->log, &s->sites.watches, CONFIG_LOG_INFO, "refused watches");
 	log_site_end(s->log, &s->sites.accept, CONFIG_LOG_WARNING, "failed accepts");
 	log_site_end(s->log, &s->sites.upgrade, CONFIG_LOG_NOTICE, "requests for an upgrade");
 }

@@ -36,6 +36,7 @@ struct server_stats {
 struct server_sites {
 	struct log_site refused;
 	struct log_site protocol;
+	struct log_site watches;
 	struct log_site accept;
 	struct log_site upgrade;
 };

@@ -69,6 +69,25 @@ static void refuse_slots(struct request *q, const struct wire_slots *w, int r)
 	result_refuse_code(q, w->id, w->gen, w->directions, r);
 }
 
+/* One line: whose, which, and why. */
+static void note_refusal(const struct connection *c, uint32_t id, enum wire_error error)
+{
+	struct log_about about = connection_about(c, LOG_EVENT_NONE);
+	struct server *s = c->server;
+
+	about.watch = id;
+	log_limited_about(s->log, &s->sites.watches, s->now, CONFIG_LOG_INFO, &about,
+			  "uid %u pid %d session %llu: watch %u is refused: %s", c->who.uid,
+			  (int)c->who.pid, (unsigned long long)c->number, id,
+			  wire_error_text(error));
+}
+
+static void refuse_watch(struct request *q, const struct refusal *why)
+{
+	note_refusal(q->c, why->id, why->error);
+	result_refuse(q, why);
+}
+
 void watching_watch(struct request *q, const struct wire_watch *w)
 {
 	struct connection *c = q->c;
@@ -84,14 +103,14 @@ void watching_watch(struct request *q, const struct wire_watch *w)
 	fd = landing_take(&s->landing);
 	if (fd < 0) {
 		why.error = result_error_of(fd);
-		result_refuse(q, &why);
+		refuse_watch(q, &why);
 		return;
 	}
 	why.error = admission_check(&s->admission, &rights, fd, &kind);
 	if (why.error != WIRE_OK) {
 		if (why.error == WIRE_E_KIND)
 			why.detail = (uint16_t)kind;
-		result_refuse(q, &why);
+		refuse_watch(q, &why);
 		return;
 	}
 	watch = (struct core_watch){
@@ -107,6 +126,7 @@ void watching_watch(struct request *q, const struct wire_watch *w)
 	if (r == -EDQUOT && audit(c))
 		r = session_watch(c->session, &watch, s->now, &tag);
 	if (r < 0) {
+		note_refusal(c, w->id, result_error_of(r));
 		result_refuse_quota(q, w->id, w->gen, r, QUOTA_WATCHES);
 		return;
 	}
@@ -115,7 +135,7 @@ void watching_watch(struct request *q, const struct wire_watch *w)
 	if (r < 0) {
 		watch_forget(s->core, tag);
 		why.error = error_of_registration(r);
-		result_refuse(q, &why);
+		refuse_watch(q, &why);
 		return;
 	}
 	watch_registered(s->core, tag, word);

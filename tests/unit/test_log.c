@@ -166,6 +166,93 @@ static void a_line_stays_one_line(void **state)
 	assert_int_equal(count_lines(f->text, "\n"), 1);
 }
 
+/* A sink that keeps the last line, or refuses. */
+struct kept {
+	bool refuses;
+	unsigned lines;
+	char text[LOG_LINE_MAX + 1];
+	enum config_log_level level;
+	struct log_about about;
+};
+
+static bool keep(void *context, const struct log_record *record)
+{
+	struct kept *k = context;
+
+	if (k->refuses)
+		return false;
+	k->lines++;
+	assert_true(record->length <= LOG_LINE_MAX);
+	memcpy(k->text, record->text, record->length);
+	k->text[record->length] = '\0';
+	k->level = record->level;
+	k->about = *record->about;
+	return true;
+}
+
+static void a_sink_has_numbers_beside_the_text(void **state)
+{
+	const struct log_about about = {
+		.event = LOG_EVENT_REFUSED,
+		.client = true,
+		.uid = 7,
+		.pid = 8,
+		.session = 9,
+		.watch = 10,
+	};
+	struct fixture *f = *state;
+	struct log_site site = {0};
+	struct kept kept = {0};
+
+	f->log.sink = keep;
+	f->log.sink_context = &kept;
+	f->log.level = CONFIG_LOG_INFO;
+	errno = EXDEV;
+	log_about(&f->log, CONFIG_LOG_INFO, &about, "uid %d\n", 7);
+	assert_int_equal(errno, EXDEV);
+	assert_string_equal(kept.text, "uid 7?");
+	assert_int_equal(kept.level, CONFIG_LOG_INFO);
+	assert_memory_equal(&kept.about, &about, sizeof(about));
+	log_about(&f->log, CONFIG_LOG_DEBUG, &about, "no");
+	assert_int_equal(kept.lines, 1);
+	for (unsigned i = 0; i < 2 * LOG_SITE_LINES; i++)
+		log_limited_about(&f->log, &site, 0, CONFIG_LOG_ERROR, &about, "%u", i);
+	assert_int_equal(kept.lines, 1 + LOG_SITE_LINES);
+	assert_int_equal(kept.about.uid, 7);
+	log_notice(&f->log, "nobody");
+	assert_false(kept.about.client);
+	assert_int_equal(kept.about.event, LOG_EVENT_NONE);
+	assert_string_equal(read_log(f), "");
+}
+
+static void what_a_sink_refuses_goes_to_the_stream(void **state)
+{
+	struct fixture *f = *state;
+	struct kept kept = {.refuses = true};
+
+	f->log.sink = keep;
+	f->log.sink_context = &kept;
+	log_error(&f->log, "%d", 1);
+	assert_string_equal(read_log(f), "readyd: error: 1\n");
+}
+
+/* A gap of the stream is told through the sink, once. */
+static void a_sink_is_told_of_a_gap(void **state)
+{
+	struct fixture *f = *state;
+	struct kept kept = {0};
+
+	f->log.dropped = 3;
+	f->log.sink = keep;
+	f->log.sink_context = &kept;
+	log_error(&f->log, "after");
+	assert_string_equal(kept.text, "after");
+	assert_int_equal(kept.lines, 2);
+	assert_int_equal(f->log.dropped, 0);
+	log_error(&f->log, "after");
+	assert_int_equal(kept.lines, 3);
+}
+
 static void own_description_stands_above_the_landing_zone(void **state)
 {
 	struct fixture *f = *state;
@@ -439,6 +526,9 @@ int main(void)
 		TEST(less_important_lines_are_left_out),
 		TEST(journal_gets_priorities_if_it_is_that_fd),
 		TEST(a_line_stays_one_line),
+		TEST(a_sink_has_numbers_beside_the_text),
+		TEST(what_a_sink_refuses_goes_to_the_stream),
+		TEST(a_sink_is_told_of_a_gap),
 		TEST(own_description_stands_above_the_landing_zone),
 		TEST(a_stuck_pipe_costs_lines_only),
 		TEST(a_stuck_pipe_without_own_description_costs_lines_only),
