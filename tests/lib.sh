@@ -5,7 +5,8 @@
 # shellcheck shell=sh disable=SC2034,SC2154
 
 # Packages for building, and for all tests.
-BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libyaml-dev libjansson-dev"
+BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libyaml-dev libjansson-dev
+	libsystemd-dev"
 TEST_PACKAGES="$BUILD_PACKAGES clang clang-format libclang-rt-dev libcmocka-dev g++ python3 mandoc
 	strace codespell shellcheck binutils"
 

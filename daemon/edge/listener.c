@@ -239,6 +239,30 @@ int listener_open_private(struct listener *l, struct log *log)
 	return 0;
 }
 
+int listener_adopt(struct listener *l, int fd, struct log *log)
+{
+	socklen_t length = sizeof(l->name);
+	size_t n;
+
+	*l = (struct listener){.fd = fd};
+	if (getsockname(fd, (struct sockaddr *)&l->name, &length) < 0 ||
+	    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0) {
+		int r = -errno;
+
+		log_error(log, "cannot use the listening socket that was passed: %s", strerror(-r));
+		listener_close(l);
+		return r;
+	}
+	l->name_length = length;
+	n = length - offsetof(struct sockaddr_un, sun_path);
+	if (n > 0 && l->name.sun_path[0] != '\0')
+		(void)snprintf(l->address, sizeof(l->address), "%.*s", (int)n, l->name.sun_path);
+	else if (n > 1)
+		(void)snprintf(l->address, sizeof(l->address), "@%.*s", (int)n - 1,
+			       l->name.sun_path + 1);
+	return 0;
+}
+
 /* Another daemon may have put its own socket there since. The number of ours is not used again
  * before it is closed. */
 static bool is_ours(const struct listener *l)

@@ -32,6 +32,10 @@ int listener_open_path(struct listener *l, const char *path, struct log *log);
 /* Listens at an abstract address of the kernel's choice. */
 int listener_open_private(struct listener *l, struct log *log);
 
+/* Takes over a socket that listens on a path already, and whose path stays with whoever made it.
+ * Negative errno, which was logged; fd is closed then. */
+int listener_adopt(struct listener *l, int fd, struct log *log);
+
 /* Closes it and removes its path, if that is still its own. */
 void listener_close(struct listener *l);
 

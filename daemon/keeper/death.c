@@ -33,23 +33,39 @@ static void describe_step(const struct progress_step *step, char text[TEXT_SIZE]
 			       step->uid, step->pid, (unsigned long long)step->object);
 }
 
+static struct log_about about_step(const struct progress_step *step, enum log_event event)
+{
+	return (struct log_about){
+		.event = event,
+		.client = step->kind != PROGRESS_NONE,
+		.uid = step->uid,
+		.pid = step->pid,
+		.session = step->kind != PROGRESS_NONE ? step->object : 0,
+	};
+}
+
 void death_note_stuck(struct keeper *k)
 {
+	struct log_about about;
 	char text[TEXT_SIZE];
 
 	progress_get_step(k->loop.page, &k->loop.step);
 	k->loop.stuck = true;
 	describe_step(&k->loop.step, text);
-	log_error(k->log, "the loop (pid %d) is stuck for more than %lld ms%s: ending it",
-		  (int)k->loop.pid, (long long)(k->loop.watchdog.limit / MILLISECOND), text);
+	about = about_step(&k->loop.step, LOG_EVENT_STUCK);
+	log_about(k->log, CONFIG_LOG_ERROR, &about,
+		  "the loop (pid %d) is stuck for more than %lld ms%s: ending it", (int)k->loop.pid,
+		  (long long)(k->loop.watchdog.limit / MILLISECOND), text);
 }
 
 static void blame(struct keeper *k, const struct progress_step *step, int64_t now)
 {
 	uint64_t start = step->pid > 0 ? process_start_time(step->pid) : 0;
 
+	struct log_about about = about_step(step, LOG_EVENT_KEPT_OUT);
+
 	if (blame_death(&k->blame, step, start, now))
-		log_error(k->log,
+		log_about(k->log, CONFIG_LOG_ERROR, &about,
 			  "two loops in a row ended while %s uid %u pid %d: this process is kept "
 			  "out for %lld s",
 			  blame_step_text(step->kind), step->uid, step->pid,
@@ -62,6 +78,7 @@ static void log_death(struct keeper *k, const siginfo_t *info, const struct prog
 	bool killed = info->si_code != CLD_EXITED;
 	enum config_log_level level = CONFIG_LOG_WARNING;
 	const char *name = killed ? sigabbrev_np(info->si_status) : NULL;
+	struct log_about about = about_step(step, LOG_EVENT_DIED);
 	char text[TEXT_SIZE];
 
 	describe_step(step, text);
@@ -70,12 +87,13 @@ static void log_death(struct keeper *k, const siginfo_t *info, const struct prog
 	else if (killed && blame_counts(info->si_status))
 		level = CONFIG_LOG_ERROR;
 	if (killed)
-		log_limited(k->log, &k->deaths, now, level, "the loop (pid %d) died by SIG%s%s",
-			    (int)info->si_pid, name ? name : "(unknown)", text);
+		log_limited_about(k->log, &k->deaths, now, level, &about,
+				  "the loop (pid %d) died by SIG%s%s", (int)info->si_pid,
+				  name ? name : "(unknown)", text);
 	else
-		log_limited(k->log, &k->deaths, now, level,
-			    "the loop (pid %d) ended with status %d", (int)info->si_pid,
-			    info->si_status);
+		log_limited_about(k->log, &k->deaths, now, level, &about,
+				  "the loop (pid %d) ended with status %d", (int)info->si_pid,
+				  info->si_status);
 }
 
 void death_schedule(struct keeper *k, bool early, int64_t now)

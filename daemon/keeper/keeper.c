@@ -125,23 +125,31 @@ static void deinit(struct keeper *k)
 
 /* ---- What the loop says ---- */
 
+/* The page of a loop that serves, for the service manager; NULL: there is none. */
+static const struct progress_page *serving(const struct keeper *k)
+{
+	return k->loop.serves ? k->loop.page : NULL;
+}
+
 static void loop_serves(struct keeper *k, int64_t now)
 {
 	if (k->loop.serves)
 		return;
 	k->loop.serves = true;
+	service_serves(&k->service, serving(k), now);
 	if (k->died != 0)
-		log_limited(k->log, &k->restarts, now, CONFIG_LOG_NOTICE,
-			    "a new loop (pid %d) serves, %.2f ms after the end of the former",
-			    (int)k->loop.pid, (double)(now - k->died) / 1e6);
+		log_limited_about(k->log, &k->restarts, now, CONFIG_LOG_NOTICE,
+				  &(const struct log_about){.event = LOG_EVENT_REPLACED},
+				  "a new loop (pid %d) serves, %.2f ms after the end of the former",
+				  (int)k->loop.pid, (double)(now - k->died) / 1e6);
 	if (k->served)
 		return;
 	k->served = true;
-	log_notice(k->log,
-		   "readyd " READYD_VERSION " serves %s, protocol %d to %d; keeper pid %d, "
-		   "loop pid %d",
-		   k->listener.address, WIRE_PROTOCOL_LOWEST, WIRE_PROTOCOL_HIGHEST, (int)getpid(),
-		   (int)k->loop.pid);
+	log_about(k->log, CONFIG_LOG_NOTICE, &(const struct log_about){.event = LOG_EVENT_SERVES},
+		  "readyd " READYD_VERSION " serves %s, protocol %d to %d; keeper pid %d, "
+		  "loop pid %d",
+		  k->listener.address, WIRE_PROTOCOL_LOWEST, WIRE_PROTOCOL_HIGHEST, (int)getpid(),
+		  (int)k->loop.pid);
 	start_tell(&k->ready_fd, "READY=1\nREADYD_SOCKET=", k->listener.address);
 }
 
@@ -163,7 +171,7 @@ static void send_settings(struct keeper *k)
 			    strerror(-r));
 }
 
-static void reload(struct keeper *k, int64_t now)
+static void read_anew(struct keeper *k, int64_t now)
 {
 	struct settings fresh = {0};
 	char *backend;
@@ -184,6 +192,13 @@ static void reload(struct keeper *k, int64_t now)
 	}
 	watchdog_set_limit(&k->loop.watchdog, fresh.config.stuck_after, now);
 	send_settings(k);
+}
+
+static void reload(struct keeper *k, int64_t now)
+{
+	service_reloading(&k->service, now);
+	read_anew(k, now);
+	service_reloaded(&k->service, serving(k), now);
 }
 
 static void upgrade_for(struct keeper *k, int32_t pid, int64_t now)
@@ -270,6 +285,7 @@ static void stop(struct keeper *k, const struct signalfd_siginfo *why, int64_t n
 	if (k->stopping)
 		return;
 	k->stopping = true;
+	service_stopping(&k->service, now);
 	log_notice(k->log, "ending on SIG%s from pid %u, uid %u", sigabbrev_np((int)why->ssi_signo),
 		   why->ssi_pid, why->ssi_uid);
 	if (k->loop.pid == 0) {
@@ -351,8 +367,10 @@ static void heed_signals(struct keeper *k, int64_t now)
 static int64_t next_time(const struct keeper *k)
 {
 	int64_t next = k->loop.pid != 0 ? k->loop.watchdog.next : k->restart_at;
+	int64_t sign = service_next(&k->service, serving(k));
 
-	return k->upgrade.until < next ? k->upgrade.until : next;
+	next = k->upgrade.until < next ? k->upgrade.until : next;
+	return sign < next ? sign : next;
 }
 
 /* Waits for whatever comes first and hears it. */
@@ -401,6 +419,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 	};
 	int64_t now;
 
+	service_init(&k.service, options->private_, log);
 	k.status = init(&k);
 	k.ended = k.status != STATUS_OK;
 	while (!k.ended) {
@@ -410,6 +429,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 			make_loop(&k, now);
 		else if (k.loop.pid != 0 && k.loop.watchdog.next <= now)
 			look(&k, now);
+		service_feed(&k.service, serving(&k), now);
 		if (!k.ended)
 			wait_and_hear(&k);
 	}

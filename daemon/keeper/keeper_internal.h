@@ -12,6 +12,7 @@
 #include "daemon/edge/progress.h"
 #include "keeper.h"
 #include "settings.h"
+#include "systemd/service.h"
 #include "upgrade.h"
 #include "watchdog.h"
 
@@ -30,6 +31,7 @@ struct keeper {
 	const struct options *options;
 	struct log *log;
 	struct loop_signals *signals;
+	struct service service;
 	struct settings settings; /* the last good ones */
 	struct listener listener;
 	int starter;  /* pidfd; -1 */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "channel.h"
@@ -23,6 +24,14 @@
  */
 
 enum { POLL_FAILURES = 3 }; /* in a row, after which the loop gives up */
+
+static int64_t clock_now(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
 
 int loop_start(struct loop *l, struct server_options *options)
 {
@@ -51,11 +60,13 @@ static void reload(struct loop *l)
 {
 	struct settings settings = {0};
 
+	service_reloading(l->service, clock_now());
 	if (fd_zone_plug() == 0 && settings_load(l->options, l->log, &settings, NULL) == 0)
 		adopt(l, &settings);
 	else
 		log_error(l->log, "reload failed: the former settings stay");
 	fd_zone_unplug();
+	service_reloaded(l->service, NULL, clock_now());
 }
 
 /* What the keeper sent: a text that it could read, so that failing is a matter of memory. */
@@ -179,6 +190,8 @@ enum loop_end loop_run(struct loop *l)
 	}
 	if (l->signals->stop)
 		log_at(l->log, l->channel < 0 ? CONFIG_LOG_NOTICE : CONFIG_LOG_INFO, "ending");
+	if (l->service)
+		service_stopping(l->service, clock_now());
 	l->signals->running = NULL;
 	l->server = server_free(l->server);
 	return l->signals->stop ? LOOP_ENDED : end;

@@ -10,6 +10,7 @@
 #include "daemon/edge/server.h"
 #include "options.h"
 #include "settings.h"
+#include "systemd/service.h"
 
 /* What signal handlers can reach. */
 struct loop_signals {
@@ -29,6 +30,7 @@ enum loop_end {
 struct loop {
 	const struct options *options;
 	struct log *log;
+	struct service *service; /* whom to tell of a reload and the end; NULL: the keeper does */
 	struct loop_signals *signals;
 	struct server *server;
 	int channel; /* to the keeper; -1: there is none */

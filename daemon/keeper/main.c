@@ -18,6 +18,9 @@
 #include "protocol/wire.h"
 #include "settings.h"
 #include "start.h"
+#include "systemd/activation.h"
+#include "systemd/journal.h"
+#include "systemd/service.h"
 #include "upgrade.h"
 
 /*
@@ -77,13 +80,24 @@ static enum exit_status run_alone(const struct options *options, int ready_fd, s
 		.private_ = options->private_,
 		.starter = -1,
 	};
-	struct loop loop = {.options = options, .log = log, .signals = &signals, .channel = -1};
+	struct service service;
+	struct loop loop = {
+		.options = options,
+		.log = log,
+		.service = &service,
+		.signals = &signals,
+		.channel = -1,
+	};
 	struct settings settings = {0};
 	enum exit_status status = start_load(options, &ready_fd, log, &settings);
 	int r;
 
 	if (status != STATUS_OK)
 		return status;
+	service_init(&service, options->private_, log);
+	if (service.interval > 0)
+		log_warning(log, "WatchdogSec= is set, and only the keeper gives signs of life: "
+				 "start readyd without --no-keeper");
 	r = start_listen(options, &settings.config, log, &server_options.listener);
 	if (r == 0) {
 		if (options->private_)
@@ -100,8 +114,10 @@ static enum exit_status run_alone(const struct options *options, int ready_fd, s
 		return STATUS_FAILURE;
 	}
 	settings_clear(&settings);
-	log_notice(log, "readyd " READYD_VERSION " serves %s, protocol %d to %d; no keeper",
-		   server_address(loop.server), WIRE_PROTOCOL_LOWEST, WIRE_PROTOCOL_HIGHEST);
+	log_about(log, CONFIG_LOG_NOTICE, &(const struct log_about){.event = LOG_EVENT_SERVES},
+		  "readyd " READYD_VERSION " serves %s, protocol %d to %d; no keeper",
+		  server_address(loop.server), WIRE_PROTOCOL_LOWEST, WIRE_PROTOCOL_HIGHEST);
+	service_serves(&service, NULL, 0);
 	start_tell(&ready_fd, "READY=1\nREADYD_SOCKET=", server_address(loop.server));
 	return loop_run(&loop) == LOOP_FAILED ? STATUS_FAILURE : STATUS_OK;
 }
@@ -121,11 +137,12 @@ int main(int argc, char *argv[])
 {
 	struct options options;
 	struct image image;
+	struct journal journal;
 	struct log log;
 	const char *reason;
 	char error[256];
 	enum exit_status status;
-	int ready_fd = -1;
+	int ready_fd = -1, passed = 0;
 
 	if (options_parse(argc, argv, &options, error, sizeof(error)) < 0) {
 		(void)fprintf(stderr, "readyd: %s\n", error);
@@ -145,6 +162,9 @@ int main(int argc, char *argv[])
 			      options.ready_fd);
 		return STATUS_USAGE;
 	}
+	/* before the zone is plugged: that is where systemd puts it */
+	if (!options.private_ && !options.check)
+		passed = activation_take(&options.passed_socket, error, sizeof(error));
 	if (ready_fd == -EMFILE || fd_zone_plug() < 0) {
 		(void)fprintf(
 			stderr,
@@ -155,6 +175,7 @@ int main(int argc, char *argv[])
 	}
 	log_init(&log, STDERR_FILENO,
 		 options.log_level_set ? options.log_level : CONFIG_LOG_NOTICE);
+	journal_attach(&journal, JOURNAL_SOCKET, &log);
 	if (options.check) {
 		status = check(&options);
 	} else if (options.check_upgrade) {
@@ -162,6 +183,10 @@ int main(int argc, char *argv[])
 	} else if (reason) {
 		log_error(&log, "cannot take over from the former readyd: %s", reason);
 		status = STATUS_FAILURE;
+	} else if (passed < 0) {
+		log_error(&log, "%s", error);
+		start_tell(&ready_fd, "ERROR=", error);
+		status = STATUS_CONFIG;
 	} else if (!options.private_ && !start_has_identity_map()) {
 		log_error(&log,
 			  "this user namespace maps some users only: peers could not be told "
@@ -176,6 +201,7 @@ int main(int argc, char *argv[])
 					   : keeper_run(&options, ready_fd, &log, &signals, &image);
 	}
 	image_clear(&image);
+	journal_detach(&journal, &log);
 	log_deinit(&log);
 	return (int)status;
 }

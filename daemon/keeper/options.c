@@ -214,7 +214,7 @@ static int take_operands(struct parsing *p, char *const words[], int n)
 int options_parse(int argc, char *argv[], struct options *ret, char *error, size_t error_size)
 {
 	struct parsing p = {
-		.options = {.ready_fd = -1},
+		.options = {.ready_fd = -1, .passed_socket = -1},
 		.error = error,
 		.error_size = error_size,
 	};

@@ -22,6 +22,7 @@ struct options {
 	bool no_keeper;     /* the loop alone */
 	bool log_level_set;
 	enum config_log_level log_level;
+	int passed_socket;  /* not of the command line: a listening fd of systemd's; -1: none */
 	bool help, version; /* print and end; whatever followed was not looked at */
 };
 

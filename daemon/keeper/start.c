@@ -100,6 +100,21 @@ static void warn_of_mode(const char *path, const struct config *config, struct l
 		    (unsigned)st.st_uid, path);
 }
 
+/* systemd has the say where it listens. */
+static int adopt(const struct options *options, const struct config *config, struct log *log,
+		 struct listener *ret)
+{
+	const char *other = options->socket ? options->socket : config->socket;
+	int r = listener_adopt(ret, options->passed_socket, log);
+
+	if (r == 0 && other && strcmp(other, ret->address) != 0)
+		log_warning(log,
+			    "systemd passed the listening socket %s, so %s is not used: change "
+			    "ListenSequentialPacket= of readyd.socket",
+			    ret->address, other);
+	return r;
+}
+
 int start_listen(const struct options *options, const struct config *config, struct log *log,
 		 struct listener *ret)
 {
@@ -108,6 +123,8 @@ int start_listen(const struct options *options, const struct config *config, str
 
 	if (options->private_)
 		return listener_open_private(ret, log);
+	if (options->passed_socket >= 0)
+		return adopt(options, config, log, ret);
 	if (options->socket)
 		path = options->socket;
 	else if (config->socket)

@@ -32,7 +32,7 @@ int start_take_ready_fd(int number);
 /* Lines for whoever started us; *fd is closed, and -1 then. */
 void start_tell(int *fd, const char *before, const char *text);
 
-/* Listens where options and configuration say. Negative errno, which was logged. */
+/* Listens where systemd, options or configuration say, in this order. Negative errno, which was logged. */
 int start_listen(const struct options *options, const struct config *config, struct log *log,
 		 struct listener *ret);
 
