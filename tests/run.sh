@@ -21,7 +21,8 @@ cd "$top" || exit 1
 b=${given:-$top/build}
 logs=$b/test-logs
 passed=0 failed=0 skipped=0
-steps=${*:-"install build format docs unit model conformance interop integration examples sanitize mutants"}
+steps=${*:-"install build format docs unit model conformance interop integration system examples sanitize
+	mutants"}
 
 # Counts what a log says: cmocka's lines, "ok"/"not ok"/"skip" lines, and unittest's. cmocka names
 # a failure or a skip again at the end of each program.
@@ -58,7 +59,10 @@ step() {
 		;;
 	*)
 		# what says nothing has tested nothing
-		[ "$good" -gt 0 ] || [ "$bad" -gt 0 ] || {
+		this_told=$((good + bad))
+		# where no systemd can be booted, each of its tests is skipped by name
+		[ "$this" != system ] || this_told=$((this_told + left))
+		[ "$this_told" -gt 0 ] || {
 			echo "not ok $this: no test has run" >>"$logs/$this.log"
 			bad=1
 		}
@@ -197,6 +201,12 @@ step_integration() {
 	integration "$b"
 }
 
+# What is built, installed, as a service of a real systemd. Where none can be booted, nothing is
+# tested, and the step says so, test by test.
+step_system() {
+	timeout 600 sh tests/system/run.sh "$b"
+}
+
 step_examples() {
 	sh tests/quickstart.sh --quick
 }
@@ -226,7 +236,7 @@ step_mutants() {
 for wanted in $steps; do
 	case $given:$wanted in
 	:install | :build | *:format | *:docs | *:unit | *:model | *:conformance | *:interop) ;;
-	*:integration | :examples | :sanitize | :mutants) ;;
+	*:integration | *:system | :examples | :sanitize | :mutants) ;;
 	*)
 		echo "run.sh: there is no step \"$wanted\"${given:+ with --build}" >&2
 		exit 2
