@@ -20,28 +20,36 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# in the background, so that our traps run at once
+boot() {
+	sh "$here/systemd-ns.sh" "$stage" "$@" 2>"$stage/errors" &
+	pid=$!
+	wait $pid
+	status=$?
+	pid=''
+	return $status
+}
+
+tests=/opt/readyd-tests
+mkdir -p "$stage$tests" || exit 1
+if ! boot true; then
+	if [ $status = 77 ]; then
+		READYD_SKIP_SYSTEM=$(tail -n 1 "$stage/errors") READYD='' \
+			python3 "$here/test_systemd.py" "$@" 2>&1
+		exit
+	fi
+	cat "$stage/errors" >&2
+	exit 1
+fi
+
 DESTDIR=$stage meson install -C "$build" --no-rebuild --quiet >"$stage/log" 2>&1 || {
 	cat "$stage/log" >&2
 	exit 1
 }
-tests=/opt/readyd-tests
-mkdir -p "$stage$tests" || exit 1
 cp "$here/test_systemd.py" "$here/probe.py" "$here/../integration/daemon.py" \
 	"$here/../../daemon/keeper/readyd.8" "$build/tests/resume" "$stage$tests" || exit 1
 prefix=$(cd "$stage" && dirname "$(dirname "$(find . -path '*/bin/readyctl' | sed 's/^\.//')")")
-
-# in the background, so that our traps run at once
-sh "$here/systemd-ns.sh" "$stage" env "READYD=$prefix/sbin/readyd" \
-	"READYCTL=$prefix/bin/readyctl" "READYD_PREFIX=$prefix" PYTHONDONTWRITEBYTECODE=1 \
-	python3 $tests/test_systemd.py "$@" 2>"$stage/errors" &
-pid=$!
-wait $pid
-status=$?
-pid=''
-if [ $status = 77 ]; then
-	reason=$(tail -n 1 "$stage/errors")
-	READYD_SKIP_SYSTEM=$reason READYD='' python3 "$here/test_systemd.py" "$@" 2>&1
-	exit
-fi
+boot env "READYD=$prefix/sbin/readyd" "READYCTL=$prefix/bin/readyctl" "READYD_PREFIX=$prefix" \
+	PYTHONDONTWRITEBYTECODE=1 python3 $tests/test_systemd.py "$@"
 cat "$stage/errors"
 exit $status

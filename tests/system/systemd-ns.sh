@@ -46,6 +46,8 @@ clean_up() {
 		find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.05
 		tries=$((tries + 1))
 	done
+	# one of the first version, should the command have been killed while it had one
+	rmdir /sys/fs/cgroup/memory/readyd-systemd-* 2>/dev/null || :
 	[ -z "$mounted" ] || umount "$work/cgroup"
 	rm -rf --one-file-system "$work"
 }

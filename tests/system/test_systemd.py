@@ -370,7 +370,7 @@ class MemoryGroup:
             self.reason = "no memory controller of cgroup v1 can be mounted here, and no process " \
                           "of a systemd unit be moved out of the unit's own cgroup"
             return
-        self.path = f"{self.tree}/readyd-test-{os.getpid()}-{time.monotonic_ns()}"
+        self.path = f"{self.tree}/readyd-systemd-{os.getpid()}-{time.monotonic_ns()}"
         try:
             os.mkdir(self.path)
         except OSError as e:
