@@ -192,7 +192,7 @@ int main(int argc, char *argv[])
 			  "this user namespace maps some users only: peers could not be told "
 			  "apart; start readyd outside of it (no PrivateUsers=), or --private");
 		start_tell(&ready_fd, "ERROR=", "this user namespace maps some users only");
-		status = STATUS_FAILURE;
+		status = STATUS_CONFIG;
 	} else {
 		set_signals();
 		(void)prctl(PR_SET_TIMERSLACK, 1UL, 0UL, 0UL,

@@ -184,6 +184,20 @@ class Notify(unittest.TestCase):
             self.assertLessEqual(log.count("could not be told"), 6)
 
 
+class Users(unittest.TestCase):
+    def test_k087_a_namespace_that_hides_users(self):
+        """What PrivateUsers= does: all peers would have one uid. Trying again does not help."""
+        apart = ["unshare", "--user", "--map-root-user"]
+        if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
+            self.skipTest("no user namespace can be made here")
+        with Service() as s:
+            done = subprocess.run([*apart, READYD, "--socket", s.path, "--config", s.config],
+                                  env=s.environment, capture_output=True, text=True,
+                                  timeout=PATIENCE, check=False)
+        self.assertEqual(done.returncode, 78)
+        self.assertIn("start readyd outside of it (no PrivateUsers=), or --private", done.stderr)
+
+
 class Activation(unittest.TestCase):
     def test_what_came_before_the_daemon_is_answered(self):
         for more in ((), ("--no-keeper",)):

@@ -316,6 +316,7 @@ class Death(System):
         self.finish(False)
 
     def test_sigstop_of_the_loop(self):
+        """K-085"""
         os.kill(self.loop, signal.SIGSTOP)
         self.replaced()
         self.finish(False)
@@ -347,7 +348,8 @@ class Death(System):
         self.finish(True)
 
     def test_out_of_memory_in_the_loop(self):
-        """The kernel's own choice, within a group that has no memory left."""
+        """K-083: the kernel's own choice, within a group that has no memory left."""
+        self.assertEqual(show("OOMPolicy"), "continue")
         group = MemoryGroup()
         if group.reason:
             self.skipTest(group.reason)
