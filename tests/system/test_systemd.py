@@ -337,6 +337,18 @@ class Death(System):
             systemctl("restart", "readyd.service")
         self.finish(True, restarts=0)
 
+    def test_an_upgrade_in_place(self):
+        """The main process runs the new program: it keeps its pid, systemd's socket, and whom it
+        tells its state."""
+        self.assertEqual(run(READYCTL, "upgrade").returncode, 0)
+        self.replaced()
+        self.finish(False)
+        self.assertTrue(os.path.exists(SOCKET))
+        before = show("StateChangeTimestampMonotonic")
+        systemctl("reload", "readyd.service")
+        until(lambda: show("StateChangeTimestampMonotonic") != before, "a change of state")
+        until(lambda: show("ActiveState") == "active", "active again")
+
     def test_a_stopped_keeper_is_replaced_by_the_watchdog(self):
         drop_in("[Service]\nWatchdogSec=4\n")
         systemctl("restart", "readyd.service")
