@@ -165,7 +165,7 @@ static bool is_own(struct admission *a, int fd, enum wire_kind kind)
 	case WIRE_KIND_EVENTFD:
 		if (a->own_event >= 0 && fd_same_description(fd, a->own_event) > 0)
 			return true;
-		return poller_is_poll_descriptor(a->poller, fd) > 0;
+		return poller_is_central(a->poller, fd) > 0; /* no session's epoll is one */
 	case WIRE_KIND_PIPE:
 		return poller_is_central(a->poller, fd) > 0;
 	case WIRE_KIND_EPOLL:

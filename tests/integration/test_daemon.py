@@ -312,6 +312,39 @@ class Hello(unittest.TestCase):
                 other.sync()
 
 
+class Cost(unittest.TestCase):
+    @unittest.skipUnless(shutil.which("strace"), "needs strace")
+    def test_an_eventfd_is_not_compared_with_every_session(self):
+        """It took a call a session: a thousand clients that came back had everybody wait 1 s."""
+        with Daemon() as d, Client(d.socket) as c:
+            before = self.calls(d, c, 1)
+            crowd = [Client(d.socket) for _ in range(100)]
+            try:
+                self.assertLess(self.calls(d, c, 2), before + 50)
+            finally:
+                for other in crowd:
+                    other.close()
+
+    def calls(self, d, c, number):
+        """How many the loop makes for one watch."""
+        fd = os.eventfd(0)
+        out = os.path.join(d.folder, "calls")
+        trace = subprocess.Popen(["strace", "-p", str(d.loop()), "-o", out],
+                                 stderr=subprocess.PIPE, text=True)
+        try:
+            self.assertIn("attached", trace.stderr.readline())
+            self.assertEqual(c.watch(number, fd, READ), 0)
+        finally:
+            trace.send_signal(signal.SIGINT)
+            trace.wait(SOON)
+            trace.stderr.close()
+            os.close(fd)
+        with open(out, encoding="utf-8") as f:
+            lines = list(f)
+        self.assertTrue(any("EPOLL_CTL_ADD" in line for line in lines))
+        return len(lines)
+
+
 class Idle(unittest.TestCase):
     @unittest.skipUnless(shutil.which("strace"), "needs strace")
     def test_idle_daemon_makes_no_system_call(self):
