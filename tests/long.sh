@@ -95,6 +95,7 @@ for name in $parts; do
 	begin=$(seconds)
 	if "part_$name" >"$logs/$name.log" 2>&1; then
 		echo "ok $name, $(($(seconds) - begin)) s"
+		grep -h '^summary: \| summary: ' "$logs/$name.log"
 		passed=$((passed + 1))
 	else
 		echo "not ok $name, $(($(seconds) - begin)) s; the end of $logs/$name.log:"

@@ -223,7 +223,7 @@ step_sanitize() {
 	cat "$logs/sanitize-unit.log"
 	model "$s" 100000 || sanitize_status=1
 	conformance "$s" "$logs/sanitize-unit.log" || sanitize_status=1
-	integration "$s" || sanitize_status=1
+	READYD_KILLS=${READYD_KILLS:-60} integration "$s" || sanitize_status=1
 	return $sanitize_status
 }
 

@@ -8,13 +8,13 @@
 
 #include <errno.h>
 #include <math.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,7 +27,8 @@ enum {
 	WORKERS = 10,
 	ROUNDS = 9,
 	SAMPLES = 1 << 17,
-	CALM_MS = 100
+	CALM_MS = 100,
+	TICK_NS = 100000 /* a worker's wake every ms */
 };
 
 struct sample {
@@ -109,47 +110,81 @@ static _Noreturn void be_crowd(const struct bench_daemon *d, struct shared *s)
 
 /* ---- Those who work ---- */
 
-static void work_once(struct shared *s, struct readyd *r, int fd, readyd_id id)
+struct worker {
+	struct readyd *r;
+	int fd;
+	readyd_id id;
+	int64_t begin; /* of the wake under way; 0: none */
+	uint64_t resumes;
+};
+
+static void wake_begin(struct worker *w)
 {
-	int64_t begin = bench_now();
-	uint64_t one = 1, before = readyd_resumes(r);
+	uint64_t one = 1;
+
+	if (w->begin)
+		return;
+	w->resumes = readyd_resumes(w->r);
+	w->begin = bench_now();
+	if (write(w->fd, &one, sizeof(one)) != sizeof(one))
+		bench_die("write: %s", strerror(errno));
+}
+
+static void wake_end(struct shared *s, struct worker *w)
+{
 	struct sample *sample = &s->samples[atomic_load(&s->n) % SAMPLES];
 	struct readyd_event e;
+	uint64_t count;
 
-	if (write(fd, &one, sizeof(one)) != sizeof(one))
-		bench_die("write: %s", strerror(errno));
-	do {
-		if (bench_check(r, readyd_poll(r, &e, 1, PATIENCE), "poll") != 1)
-			bench_die("no event within a minute");
-		if (read(fd, &one, sizeof(one)) == sizeof(one))
-			break;
-		bench_check(r, readyd_wait(r, id, READYD_READ), "wait");
-	} while (true);
+	if (bench_check(w->r, readyd_poll(w->r, &e, 1, 0), "poll") != 1)
+		return;
+	bench_check(w->r, readyd_wait(w->r, w->id, READYD_READ), "wait");
+	if (read(w->fd, &count, sizeof(count)) != sizeof(count))
+		return; /* told twice */
 	*sample = (struct sample){
-		.begin = begin,
-		.ns = (int32_t)(bench_now() - begin),
-		.is_first = readyd_resumes(r) != before,
+		.begin = w->begin,
+		.ns = (int32_t)(bench_now() - w->begin),
+		.is_first = readyd_resumes(w->r) != w->resumes,
 	};
-	bench_check(r, readyd_wait(r, id, READYD_READ), "wait");
+	w->begin = 0;
 	atomic_fetch_add(&s->n, 1);
 }
 
+static void open_worker(const struct bench_daemon *d, int epoll, struct worker *w, unsigned i)
+{
+	struct epoll_event e = {.events = EPOLLIN, .data.u32 = i};
+
+	w->r = bench_connect(d);
+	w->fd = new_eventfd();
+	watch_one(w->r, w->fd, i, &w->id);
+	if (epoll_ctl(epoll, EPOLL_CTL_ADD, readyd_fd(w->r), &e) < 0)
+		bench_die("epoll_ctl: %s", strerror(errno));
+}
+
+/* A tick of the timer is a wake of one of them; none waits for another. */
 static _Noreturn void be_workers(const struct bench_daemon *d, struct shared *s)
 {
-	struct readyd *handles[WORKERS];
-	readyd_id ids[WORKERS];
-	int fds[WORKERS];
+	struct itimerspec tick = {.it_interval.tv_nsec = TICK_NS, .it_value.tv_nsec = TICK_NS};
+	int epoll = epoll_create1(EPOLL_CLOEXEC), timer = timerfd_create(CLOCK_MONOTONIC, 0);
+	struct epoll_event e[WORKERS + 1] = {{.events = EPOLLIN, .data.u32 = WORKERS}};
+	struct worker workers[WORKERS] = {0};
+	uint64_t ticks, next = 0;
 
-	for (unsigned i = 0; i < WORKERS; i++) {
-		handles[i] = bench_connect(d);
-		fds[i] = new_eventfd();
-		watch_one(handles[i], fds[i], i, &ids[i]);
-	}
+	for (unsigned i = 0; i < WORKERS; i++)
+		open_worker(d, epoll, &workers[i], i);
+	if (timerfd_settime(timer, 0, &tick, NULL) < 0 ||
+	    epoll_ctl(epoll, EPOLL_CTL_ADD, timer, &e[0]) < 0)
+		bench_die("timerfd: %s", strerror(errno));
 	atomic_fetch_add(&s->ready, 1);
 	while (!atomic_load(&s->stop)) {
-		for (unsigned i = 0; i < WORKERS; i++)
-			work_once(s, handles[i], fds[i], ids[i]);
-		atomic_store(&s->loop, readyd_daemon_pid(handles[0]));
+		int n = epoll_wait(epoll, e, WORKERS + 1, 100);
+
+		for (int i = 0; i < n; i++)
+			if (e[i].data.u32 < WORKERS)
+				wake_end(s, &workers[e[i].data.u32]);
+			else if (read(timer, &ticks, sizeof(ticks)) == sizeof(ticks))
+				wake_begin(&workers[next++ % WORKERS]);
+		atomic_store(&s->loop, readyd_daemon_pid(workers[0].r));
 	}
 	_exit(0);
 }

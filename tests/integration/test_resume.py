@@ -17,7 +17,8 @@ import unittest
 from daemon import READYD, SOON, Daemon
 
 PROGRAM = os.path.join(os.environ.get("READYD_BUILD", "build"), "tests", "resume")
-KILLS = int(os.environ.get("READYD_KILLS", "60"))
+CROWD = os.path.join(os.environ.get("READYD_BUILD", "build"), "tests", "crowd")
+KILLS = int(os.environ.get("READYD_KILLS", "300"))
 SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
 PATIENCE = 90  # s: what should take few, on a machine that is busy
 
@@ -57,11 +58,12 @@ class Restarted(Daemon):
 
 
 class Program:
-    """One run of the program; killed at the end of a `with` if it still runs."""
+    """One run of a program; killed at the end of a `with` if it still runs."""
 
     def __init__(self, daemon, name, *arguments):
+        command = [CROWD] if name == "crowd" else [PROGRAM, name]
         self.process = subprocess.Popen(
-            [PROGRAM, name, daemon.socket, *arguments], stdin=subprocess.PIPE,
+            [*command, daemon.socket, *arguments], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def line(self):
@@ -143,12 +145,13 @@ class Resume(unittest.TestCase):
                         time.sleep(numbers.random() * 0.02)
                     daemon.start_again()
                 time.sleep(0.1)
-                for program in programs:
-                    said = program.end()  # closes its stdin
-                    print(said)
-                    count, resumes = int(said.split()[0]), int(said.split()[4])
-                    self.assertGreater(count, 0)
-                    self.assertGreater(resumes, KILLS // 4)
+                ends = [program.end().split() for program in programs]  # closes their stdin
+                counts, resumes = [int(e[0]) for e in ends], [int(e[4]) for e in ends]
+                print(f"summary: {KILLS} kills of the {'loop' if loop_only else 'daemon'}, "
+                      f"{len(ends)} programs by {', '.join(sorted(set(modes)))}: no error, "
+                      f"{sum(counts)} numbers in order, {sum(resumes)} resumes")
+                self.assertGreater(min(counts), 0)
+                self.assertGreater(min(resumes), KILLS // 4)
                 self.wait_for_connections(daemon, 0)
             finally:
                 for program in programs:
@@ -171,6 +174,25 @@ class Resume(unittest.TestCase):
             return os.readlink(f"/proc/{daemon.loop()}/fd/{fd}").startswith("socket:")
         except FileNotFoundError:
             return False
+
+    def test_a_thousand_clients_come_back_at_once(self):
+        """All are back, every watch has its event, and one that works meanwhile is not starved."""
+        with Restarted(level=None, loop_only=True) as daemon, \
+                Program(daemon, "crowd", "1000", "3") as program:
+            self.assertEqual(program.line(), "ready")
+            for kills in (1, 3):
+                daemon.kill()
+                daemon.start_again()
+                program.tell("killed")
+                for _ in range(kills - 1):  # while they come back
+                    time.sleep(0.02)
+                    daemon.kill()
+                    daemon.start_again()
+                said = program.line()
+                print(said)
+                self.assertRegex(said, r"^1000 back, 3000 events, [1-9]\d* wakes, longest \d+ ms$")
+                self.assertLess(int(said.split()[7]), 30000)
+            self.assertEqual(program.end(), "")
 
     def test_s114_deadlines_and_timers_across_a_death(self):
         with Restarted(level=None) as daemon, Program(daemon, "times") as program:
