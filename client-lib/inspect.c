@@ -86,6 +86,9 @@ static void status_fill(const struct readyd *r, const struct wire_status *w, con
 		.refused = w->refused,
 		.failures = w->failures,
 		.turn_longest = w->turn_longest,
+		.began = rd_time_from_daemon(r, w->began),
+		.restarts = w->restarts,
+		.left_behind = w->left_behind,
 	};
 	text_take(&tail, end, s->version, sizeof(s->version));
 	text_take(&tail, end, s->backend, sizeof(s->backend));

@@ -292,13 +292,16 @@ int readyd_is_poll_descriptor(struct readyd *r, int fd);
  */
 struct readyd_status {
 	size_t size;
-	int64_t now, started; /* ns of this process's CLOCK_MONOTONIC */
+	int64_t now, started; /* ns of this process's CLOCK_MONOTONIC; of the loop, as `pid` */
 	uint32_t pid, protocol;
 	uint64_t connections, watches, waiting, timers, deadlines, overdue;
 	uint64_t fds, fds_max;
 	uint64_t turns, events, entries, messages, coalesced, stale, breaks;
 	uint64_t accepted, refused, failures, turn_longest;
 	char version[64], backend[16], socket[256];
+	int64_t began;        /* the daemon as a whole */
+	uint64_t restarts;    /* loops that took the place of one that had ended */
+	uint64_t left_behind; /* of those that had to end, how many could not, as of `started` */
 };
 
 int readyd_get_status(struct readyd *r, struct readyd_status *ret);

@@ -447,6 +447,9 @@ struct wire_status { /* STATUS: 1 record; tail: version, backend, socket, each e
 	uint64_t refused;      /* connections */
 	uint64_t failures;     /* refused records */
 	uint64_t turn_longest; /* ns, without the wait */
+	int64_t began;         /* ns: its keeper; without one, as started */
+	uint64_t restarts;     /* loops that took the place of one that had ended, since then */
+	uint64_t left_behind;  /* loops that could not be ended, when this one was made */
 };
 
 enum wire_session_flag {

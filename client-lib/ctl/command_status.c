@@ -13,7 +13,11 @@ static const struct output_field fields[] = {
 	{"Backend", "backend", 0},
 	{"Protocol", "protocol", 0},
 	{"Uptime", "uptime", 0},
+	{"Loop uptime", "loop_uptime", 0},
+	{"Restarts", "restarts", 0},
+	{"Left behind", "left_behind", 0},
 	{NULL, "now", 0},
+	{NULL, "began", 0},
 	{NULL, "started", 0},
 	{"Connections", "connections", 0},
 	{"Watches", "watches", 0},
@@ -91,8 +95,12 @@ int command_status(const struct ctl *ctl)
 	output_text(o, "socket", readyd_socket(r));
 	output_text(o, "backend", s.backend);
 	output_number(o, "protocol", s.protocol);
-	output_age(o, "uptime", s.now - s.started);
+	output_age(o, "uptime", s.now - s.began);
+	output_age(o, "loop_uptime", s.now - s.started);
+	output_number(o, "restarts", s.restarts);
+	output_number(o, "left_behind", s.left_behind);
 	output_time(o, "now", s.now);
+	output_time(o, "began", s.began);
 	output_time(o, "started", s.started);
 	print_counts(o, &s);
 	print_counters(o, &s);

@@ -112,6 +112,9 @@ void inspect_status(struct connection *c, const struct wire_view *request)
 		.refused = s->stats.refused,
 		.failures = s->stats.failures,
 		.turn_longest = (uint64_t)s->stats.turn_longest,
+		.began = s->history.began,
+		.restarts = s->history.restarts,
+		.left_behind = s->history.left_behind,
 	};
 	char text[512];
 	size_t used = 0;

@@ -160,6 +160,7 @@ static int init(struct server *s, const struct server_options *options)
 	s->keeper = options->control >= 0;
 	s->progress = options->progress;
 	s->kept_out = options->kept_out;
+	s->history = options->history;
 	s->unfinished =
 		true; /* the first turn asks only: whoever watches sees that it came through */
 	s->pid = (uint32_t)getpid();
@@ -167,6 +168,8 @@ static int init(struct server *s, const struct server_options *options)
 	s->overflow_uid = read_overflow_uid();
 	s->started = s->now = clock_now();
 	s->idle_since = s->now;
+	if (s->history.began == 0)
+		s->history.began = s->now;
 	s->max_fds = getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
 	s->max_connections = max_connections(s);
 	r = init_buffers(&s->buffers);

@@ -27,6 +27,13 @@
 
 struct server;
 
+/* Of the daemon as a whole, of which this process is one that serves. All zero: it is alone. */
+struct server_history {
+	int64_t began;        /* ns */
+	uint64_t restarts;    /* processes that served before this one */
+	uint64_t left_behind; /* of these, those that could not be ended */
+};
+
 struct server_options {
 	struct config config;     /* resolved; the server takes it over */
 	struct listener listener; /* listens; the server takes it over */
@@ -35,6 +42,7 @@ struct server_options {
 	int control; /* watched for the caller, see server_is_called(); or -1 */
 	struct progress progress; /* who watches over the loop; or nothing */
 	struct kept_out_list kept_out;
+	struct server_history history;
 	struct log *log;
 };
 

@@ -103,6 +103,7 @@ struct server {
 	pid_t upgrader;     /* ... of this process */
 	struct progress progress;
 	struct kept_out_list kept_out;
+	struct server_history history;
 };
 
 /* Tags of the daemon's own descriptors that are no connection. */

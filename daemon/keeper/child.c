@@ -42,6 +42,7 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 		.starter = k->starter,
 		.progress = {.page = page, .wake = k->wake_fd},
 		.kept_out = k->blame.kept_out,
+		.history = {k->began, k->made, k->left_behind},
 	};
 	struct loop loop = {
 		.options = k->options,
@@ -106,6 +107,7 @@ int child_make(struct keeper *k, int64_t now)
 		progress_page_free(page);
 		return r;
 	}
+	k->made++;
 	k->loop = (struct child){.pid = pid, .channel = pair[0], .page = page};
 	watchdog_start(&k->loop.watchdog, k->settings.config.stuck_after, now);
 	return 0;

@@ -420,6 +420,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 	int64_t now;
 
 	service_init(&k.service, options->private_, log);
+	k.began = clock_now();
 	k.status = init(&k);
 	k.ended = k.status != STATUS_OK;
 	while (!k.ended) {

@@ -41,8 +41,10 @@ struct keeper {
 	struct child loop;
 	struct blame blame;
 	struct log_site deaths, pauses, restarts; /* a loop that dies all the time fills no log */
-	unsigned left_behind;                     /* loops that could not even die */
-	int64_t died;                             /* when the last one did; 0: none yet */
+	int64_t began;
+	uint64_t made;        /* loops */
+	unsigned left_behind; /* loops that could not even die */
+	int64_t died;         /* when the last one did; 0: none yet */
 	int64_t restart_at;
 	int64_t pause; /* before the next try; 0: none */
 	struct image *image;

@@ -6,6 +6,7 @@ serial 0xdeadNN00 ends the loop by signal NN, and 0xdeadff00 makes it spin. With
 need one are skipped.
 """
 
+import json
 import os
 import signal
 import socket
@@ -13,14 +14,16 @@ import statistics
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import daemon
-from daemon import (ACCESS, ASK, QUOTA, SOON, SYNC, Client, Daemon, Ended, children)
+from daemon import (ACCESS, ASK, QUOTA, SOON, SYNC, Client, Daemon, Ended, children, readyctl)
 
+FREEZER = "/sys/fs/cgroup/freezer"
 CRASHING = os.environ.get("READYD_CRASHING")
 needs_crashing = unittest.skipUnless(CRASHING, "READYD_CRASHING is not set: needs a readyd that "
                                                "was built with -Dmutant=CRASH_ON_SYNC")
@@ -36,12 +39,16 @@ def until(condition, what, seconds=SOON):
         time.sleep(0.005)
 
 
-def is_gone(pid):
+def state(pid):
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as f:
-            return f.read().rpartition(")")[2].split()[0] in "ZX"
+            return f.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return "X"
+
+
+def is_gone(pid):
+    return state(pid) in "ZX"
 
 
 def next_loop(d, old, seconds=SOON):
@@ -67,6 +74,18 @@ def connect_again(d):
             return Client(d.socket)
         except (Ended, ConnectionResetError):
             assert time.monotonic() < end
+
+
+def rmdir(path):
+    try:
+        os.rmdir(path)
+        return True
+    except OSError:  # processes that have ended leave a group a moment later
+        return False
+
+
+def status(d):
+    return json.loads(readyctl(d, "--json", "status").stdout)
 
 
 class Death(unittest.TestCase):
@@ -108,6 +127,52 @@ class Death(unittest.TestCase):
                     t.join(SOON)
             self.assertEqual(errors, [])
             self.assertEqual(d.stop(), 0)
+
+    def test_status_tells_of_former_loops(self):
+        with Daemon() as d:
+            first = status(d)
+            self.assertEqual((first["restarts"], first["left_behind"]), (0, 0))
+            self.assertLessEqual(first["began"], first["started"])
+            for n in (1, 2):
+                next_loop(d, kill_loop(d))
+                now = status(d)
+                self.assertEqual((now["restarts"], now["left_behind"]), (n, 0))
+                self.assertEqual(now["began"], first["began"])
+                self.assertGreater(now["started"], first["started"])
+                self.assertEqual(now["pid"], d.loop())
+
+    @unittest.skipUnless(os.access(FREEZER, os.W_OK), f"needs root and {FREEZER}: what is frozen "
+                                                      "there does not even die by SIGKILL")
+    def test_a_loop_that_does_not_die_is_left_behind(self):
+        group = tempfile.mkdtemp(prefix="readyd-test-", dir=FREEZER)
+
+        def put(name, text):
+            with open(os.path.join(group, name), "w", encoding="ascii") as f:
+                f.write(text)
+
+        with Daemon() as d:
+            old = d.loop()
+            put("cgroup.procs", str(old))
+            try:
+                # stopped, or it would count as idle; and before the keeper kills it, frozen
+                for pid in (d.process.pid, old):
+                    os.kill(pid, signal.SIGSTOP)
+                    until(lambda: state(pid) == "T", "a process that is stopped")
+                put("freezer.state", "FROZEN")
+                os.kill(d.process.pid, signal.SIGCONT)
+                d.wait_for_log("does not even die by SIGKILL: it is left behind (1 are now)")
+                new = next_loop(d, old)
+                now = status(d)
+                self.assertEqual((now["pid"], now["restarts"], now["left_behind"]), (new, 1, 1))
+                self.assertFalse(is_gone(old))
+            finally:
+                put("freezer.state", "THAWED")
+                until(lambda: is_gone(old), "the end of the loop that was left behind")
+                until(lambda: rmdir(group), "an empty group")
+            d.wait_for_log(f"a loop that was left behind (pid {old}) has ended")
+            next_loop(d, kill_loop(d))
+            now = status(d)
+            self.assertEqual((now["restarts"], now["left_behind"]), (2, 0))
 
     def test_time_to_serve_again(self):
         times = []

@@ -300,10 +300,12 @@ class DaemonTest(Base):
         self.assertEqual(status["pid"], self.daemon.loop())
         self.assertEqual(status["socket"], self.daemon.socket)
         self.assertEqual(status["protocol"], 1)
-        for key in ("now", "started", "turn_longest", "fds", "fds_max", "connections"):
+        for key in ("now", "began", "started", "restarts", "left_behind", "turn_longest", "fds",
+                    "fds_max", "connections"):
             self.assertIsInstance(status[key], int)
         self.assertIsInstance(status["uptime"], float)
-        self.assertAlmostEqual(status["uptime"], (status["now"] - status["started"]) / 1e9, 3)
+        self.assertAlmostEqual(status["uptime"], (status["now"] - status["began"]) / 1e9, 3)
+        self.assertAlmostEqual(status["loop_uptime"], (status["now"] - status["started"]) / 1e9, 3)
         self.assertLess(abs(status["now"] - time.monotonic_ns()), 60 * 10**9)
 
     # ---- sessions ----

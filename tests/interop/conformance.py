@@ -1678,7 +1678,8 @@ def P_status(t):
     status = client.status()[0]
     equal((status.pid, status.protocol, status.connections, status.watches, status.waiting,
            status.timers, status.deadlines), (t.daemon.loop(), 1, 1, 1, 1, 1, 1), "numbers")
-    check(status.started < before.now <= status.now <= time.monotonic_ns(), "times")
+    check(status.began <= status.started < before.now <= status.now <= time.monotonic_ns(), "times")
+    equal((status.restarts, status.left_behind), (0, 0), "loops")
     b.send(b"x")
     expect(client, READY)
     client.send(wait(99))

@@ -500,7 +500,7 @@ class Handout(NamedTuple):
     peer_length: int
 
 
-@record("qqII19Q")
+@record("qqII19Qq2Q")
 class Status(NamedTuple):
     now: int
     started: int
@@ -525,6 +525,9 @@ class Status(NamedTuple):
     refused: int
     failures: int
     turn_longest: int
+    began: int
+    restarts: int
+    left_behind: int
 
 
 @record("QQqIIII10Q")

@@ -605,6 +605,9 @@ static void status_is_translated_and_its_texts_are_printable(void **state)
 
 	s.now = now + 1000 * (int64_t)FAKE_NS;
 	s.started = s.now - FAKE_NS;
+	s.began = s.now - 2 * FAKE_NS;
+	s.restarts = 12;
+	s.left_behind = 13;
 	assert_int_equal(pthread_create(&thread, NULL, ask_status, &a), 0);
 	reply(x, WIRE_GET_STATUS, 1, WIRE_STATUS, 0, &s, 1, tail, sizeof(tail));
 	pthread_join(thread, NULL);
@@ -616,6 +619,9 @@ static void status_is_translated_and_its_texts_are_printable(void **state)
 	assert_string_equal(a.status.socket, "/run/x");
 	assert_true(a.status.now > now - 5 * (int64_t)FAKE_NS && a.status.now <= now);
 	assert_int_equal(a.status.now - a.status.started, FAKE_NS);
+	assert_int_equal(a.status.now - a.status.began, 2 * FAKE_NS);
+	assert_int_equal(a.status.restarts, 12);
+	assert_int_equal(a.status.left_behind, 13);
 }
 
 static void *ask_sessions(void *context)
