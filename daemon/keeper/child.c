@@ -8,6 +8,7 @@
 #include "channel.h"
 #include "daemon/util/cleanup.h"
 #include "keeper_internal.h"
+#include "oom.h"
 
 /*
  * A loop is made by fork, from a process that holds almost nothing: so it serves some hundred
@@ -60,6 +61,7 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 	if (k->ready_fd >= 0)
 		(void)close(k->ready_fd);
 	set_child_signals();
+	oom_expose_loop();
 	r = loop_start(&loop, &options);
 	if (r < 0) {
 		config_clear(&options.config);

@@ -17,6 +17,7 @@
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "keeper_internal.h"
+#include "oom.h"
 #include "protocol/wire.h"
 
 /*
@@ -421,6 +422,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 
 	service_init(&k.service, options->private_, log);
 	k.began = clock_now();
+	oom_protect_keeper();
 	k.status = init(&k);
 	k.ended = k.status != STATUS_OK;
 	while (!k.ended) {
