@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # The long tier: everything in full, with the sanitizers and under valgrind.
 #
-#   sh tests/long.sh [PART]...      model conformance sanitize valgrind kills mutants; default: all
+#   sh tests/long.sh [PART]...      model conformance sanitize valgrind kills soak mutants; default: all
+#   sh tests/long.sh soak [SECONDS] default: 600
 #
 # Prints a line a part, with its seconds, and ends with "N passed, N failed" (parts).
 set -u
@@ -74,14 +75,27 @@ part_kills() {
 		READYD_KILLS=${READYD_KILLS:-10000} python3 tests/integration/test_resume.py
 }
 
+# All of it together, and what is done to the daemon at random moments: tests/soak.py.
+part_soak() {
+	READYD=$top/build/daemon/readyd READYD_DAEMON=$top/build/daemon/readyd READYD_BUILD=$top/build \
+		python3 tests/soak.py "$soak_seconds"
+}
+
 part_mutants() {
 	sh tests/mutants.sh
 }
 
-parts=${*:-model conformance sanitize valgrind kills mutants}
+soak_seconds=600 parts=
+for name in "$@"; do
+	case $name in
+	[1-9]*) soak_seconds=$name ;;
+	*) parts="$parts $name" ;;
+	esac
+done
+parts=${parts:-model conformance sanitize valgrind kills soak mutants}
 for name in $parts; do
 	case $name in
-	model | conformance | sanitize | valgrind | kills | mutants) ;;
+	model | conformance | sanitize | valgrind | kills | soak | mutants) ;;
 	*)
 		echo "long.sh: there is no part \"$name\"" >&2
 		exit 2
