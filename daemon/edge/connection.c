@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/util/cleanup.h"
+#include "reading.h"
 #include "request.h"
 #include "sending.h"
 #include "watching.h"
@@ -207,8 +208,7 @@ void connection_free(struct connection *c)
 		  (int)c->who.pid, (unsigned long long)c->number);
 	if (!c->greeted)
 		TAILQ_REMOVE(&s->ungreeted, c, ungreeted);
-	if (c->in_readable)
-		TAILQ_REMOVE(&s->readable, c, readable);
+	reading_remove(c);
 	if (c->in_answered)
 		TAILQ_REMOVE(&s->answered, c, answered);
 	/* out of the poller first: a copy elsewhere would keep a closed fd firing */
@@ -247,10 +247,8 @@ void connection_event(struct connection *c, unsigned mask)
 		c->in_answered = true;
 		TAILQ_INSERT_TAIL(&s->answered, c, answered);
 	}
-	if ((mask & (POLLER_READ | POLLER_HANGUP)) && !c->blocked && !c->in_readable) {
-		c->in_readable = true;
-		TAILQ_INSERT_TAIL(&s->readable, c, readable);
-	}
+	if ((mask & (POLLER_READ | POLLER_HANGUP)) && !c->blocked)
+		reading_add(c);
 }
 
 static ssize_t receive(struct connection *c, struct msghdr *message, struct iovec *iov)
@@ -297,7 +295,7 @@ static void apply(struct connection *c, size_t size, bool truncated)
 	request_apply(c, s->buffers.message, size);
 }
 
-void connection_read(struct connection *c)
+unsigned connection_read(struct connection *c)
 {
 	struct server *s = c->server;
 	struct msghdr message;
@@ -313,7 +311,7 @@ void connection_read(struct connection *c)
 	if (n < 0) {
 		if (n != -EAGAIN && n != -EINTR)
 			connection_close(c);
-		return;
+		return 0;
 	}
 	landing_init(&s->landing, &message);
 	n_fds = s->landing.n;
@@ -325,4 +323,5 @@ void connection_read(struct connection *c)
 				"too many fds at once; raise `fds-received` in the configuration");
 	}
 	landing_clear(&s->landing);
+	return n_fds;
 }

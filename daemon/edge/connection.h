@@ -34,8 +34,10 @@ struct connection {
 	bool greeted;
 	bool blocked;
 	bool closing;
-	bool peer_gone; /* nothing can be sent any more; its last requests are still read */
-	bool in_readable;
+	bool peer_gone;      /* nothing can be sent any more; its last requests are still read */
+	bool in_readable;    /* or in `registering` */
+	bool in_registering; /* if in one of these: which */
+	uint8_t registers;   /* registers much: for that many datagrams more */
 	bool in_answered;
 	TAILQ_ENTRY(connection) ungreeted;
 	TAILQ_ENTRY(connection) readable;
@@ -50,8 +52,8 @@ void connection_accept(struct server *s, int fd);
 /* The poller's event for it. */
 void connection_event(struct connection *c, unsigned mask);
 
-/* Reads and applies one datagram. */
-void connection_read(struct connection *c);
+/* Reads and applies one datagram. Returns how many fds came with it. */
+unsigned connection_read(struct connection *c);
 
 /* Queues an ERROR and ends the connection with the turn. */
 void connection_fail(struct connection *c, enum wire_error error, uint32_t serial,

@@ -15,15 +15,16 @@
 #include "connection.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "reading.h"
 #include "sending.h"
 #include "server_internal.h"
 
 /*
  * The loop never leaves the poll unserved: nothing here waits but poller_poll(). Each step is
- * bounded: events a session by the poller, requests by one datagram a connection and the outbox's
- * room, messages a connection by SENDS_PER_TURN. What is left over is reported again, since the
- * daemon's own descriptors are level-triggered, or makes the next poll an asking one
- * (`unfinished`).
+ * bounded: events a session by the poller, requests by one datagram a connection, the outbox's room
+ * and the fds that come with them (reading.c), messages a connection by SENDS_PER_TURN. What is left
+ * over is reported again, since the daemon's own descriptors are level-triggered, or makes the next
+ * poll an asking one (`unfinished`).
  */
 
 #define SECOND INT64_C(1000000000)
@@ -148,7 +149,7 @@ static int init(struct server *s, const struct server_options *options)
 	int r;
 
 	TAILQ_INIT(&s->ungreeted);
-	TAILQ_INIT(&s->readable);
+	reading_init(s);
 	TAILQ_INIT(&s->answered);
 	TAILQ_INIT(&s->ending);
 	s->listener.fd = -1;
@@ -365,25 +366,6 @@ void server_apply_event(struct server *s, const struct poller_event *event)
 	}
 }
 
-static void read_requests(struct server *s)
-{
-	struct connection *c;
-
-	while ((c = TAILQ_FIRST(&s->readable))) {
-		if (!outbox_has_room(&s->outbox)) {
-			s->unfinished = true; /* the rest stays, and comes first in the next turn */
-			return;
-		}
-		TAILQ_REMOVE(&s->readable, c, readable);
-		c->in_readable = false;
-		if (!c->closing && !c->blocked) {
-			enter_step(c, PROGRESS_REQUEST);
-			connection_read(c);
-		}
-	}
-	progress_leave(&s->progress);
-}
-
 /* Connections that never said HELLO, and what else the daemon itself waits for. */
 static void expire_own(struct server *s)
 {
@@ -444,7 +426,7 @@ int server_turn(struct server *s)
 	for (int i = 0; i < n; i++)
 		server_apply_event(s, &s->buffers.events[i]);
 	progress_leave(&s->progress);
-	read_requests(s);
+	reading_run(s);
 	if (core_expire_some(s->core, s->now, EXPIRIES_PER_TURN))
 		s->unfinished = true;
 	expire_own(s);

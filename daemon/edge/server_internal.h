@@ -80,10 +80,11 @@ struct server {
 	uint32_t max_connections;
 	uint64_t next_session;
 
-	struct connection_queue ungreeted; /* oldest first */
-	struct connection_queue readable;  /* this turn: requests to read */
-	struct connection_queue answered;  /* this turn: has messages in the outbox */
-	struct connection_queue ending;    /* to be ended when the turn is over */
+	struct connection_queue ungreeted;   /* oldest first */
+	struct connection_queue readable;    /* this turn: requests to read */
+	struct connection_queue registering; /* the same of those that register much */
+	struct connection_queue answered;    /* this turn: has messages in the outbox */
+	struct connection_queue ending;      /* to be ended when the turn is over */
 
 	int64_t now; /* of this turn */
 	int64_t started;

@@ -13,7 +13,10 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemon import (ACCESS, QUOTA, READ, READYD, SOON, TIMER_SET, Client, Daemon, Ended)
+from daemon import (ACCESS, ANSWER, ASK, QUOTA, READ, READYD, SOON, TIMER_SET, WATCH, Client,
+                    Daemon, Ended)
+
+GET_STATUS, STATUS = 0x30, 0xb0
 
 
 def run(*arguments, **options):
@@ -343,6 +346,44 @@ class Cost(unittest.TestCase):
             lines = list(f)
         self.assertTrue(any("EPOLL_CTL_ADD" in line for line in lines))
         return len(lines)
+
+
+class Fairness(unittest.TestCase):
+    def test_who_works_does_not_wait_for_those_who_register_much(self):
+        """Their requests lie there, and then its own: it is served before all of them are."""
+        fds = [os.eventfd(0) for _ in range(253)]
+        records = [struct.pack("=QIIiBBH", n, n, 1, fd, READ, 0, 0)
+                   for n, fd in enumerate(fds, 1)]
+        with Daemon(arguments=["--no-keeper"]) as d, Client(d.socket) as c:
+            crowd = [Client(d.socket) for _ in range(40)]
+            try:
+                for _ in range(5):  # it is known as one that works
+                    c.sync()
+                d.process.send_signal(signal.SIGSTOP)
+                os.waitpid(d.process.pid, os.WUNTRACED)
+                for other in crowd:
+                    other.send(WATCH, *records, flags=ASK, fds=fds)
+                c.send(GET_STATUS)
+                d.process.send_signal(signal.SIGCONT)
+                watches, turns = self.status(c)
+                self.assertLess(watches, 1000)
+                for other in crowd:
+                    self.assertEqual(other.next_record()[0], ANSWER)
+                c.send(GET_STATUS)
+                after = self.status(c)
+                self.assertEqual(after[0], 40 * 253)
+                self.assertGreater(after[1] - turns, 10)
+            finally:
+                d.process.send_signal(signal.SIGCONT)
+                for other in crowd:
+                    other.close()
+                for fd in fds:
+                    os.close(fd)
+
+    def status(self, c):
+        kind, _, body = c.receive()
+        self.assertEqual(kind, STATUS)
+        return struct.unpack_from("=Q", body, 32)[0], struct.unpack_from("=Q", body, 88)[0]
 
 
 class Idle(unittest.TestCase):
