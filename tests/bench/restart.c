@@ -10,7 +10,8 @@
  * to an epoll and closed. All watches have a wait outstanding.
  *
  * 100,000 descriptors do not go into one process; so there are several clients, which hold 16,667
- * each. They do what they are told by a letter: c to connect anew, r to register, p to poll, b for the bare work, q to quit.
+ * each. They do what they are told by a letter: c to connect anew, r to register, p to poll, b for
+ * the bare work, q to quit.
  */
 
 #include <errno.h>

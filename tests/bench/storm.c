@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * A thousand clients come back at once, with ten watches each, while ten others work: how long the
- * wakes of these take (a byte comes, the daemon tells) from when they are back themselves until all
- * are, beside what they take when nothing dies; and how long it takes until all are back.
+ * A thousand clients come back at once, with 10 or 60 watches each, while ten others work: how long
+ * the wakes of these take (a byte comes, the daemon tells) from when they are back themselves until
+ * all are, beside what they take when nothing dies; and how long it takes until all are back.
  */
 
 #include <errno.h>
@@ -23,7 +23,6 @@
 enum {
 	PROCESSES = 4,
 	HANDLES = 250, /* of one process */
-	EACH = 10,     /* watches of one handle */
 	WORKERS = 10,
 	ROUNDS = 9,
 	SAMPLES = 1 << 17,
@@ -64,20 +63,21 @@ static int new_eventfd(void)
 
 /* ---- Those who have nothing to do but come back ---- */
 
-static void open_handle(const struct bench_daemon *d, int epoll, struct readyd **ret, unsigned i)
+static void open_handle(const struct bench_daemon *d, int epoll, struct readyd **ret, unsigned i,
+			unsigned each)
 {
 	struct epoll_event e = {.events = EPOLLIN, .data.u32 = i};
 	readyd_id id;
 
 	*ret = bench_connect(d);
-	for (unsigned n = 0; n < EACH; n++)
+	for (unsigned n = 0; n < each; n++)
 		watch_one(*ret, new_eventfd(), n, &id);
 	bench_check(*ret, readyd_sync(*ret), "sync");
 	if (epoll_ctl(epoll, EPOLL_CTL_ADD, readyd_fd(*ret), &e) < 0)
 		bench_die("epoll_ctl: %s", strerror(errno));
 }
 
-static _Noreturn void be_crowd(const struct bench_daemon *d, struct shared *s)
+static _Noreturn void be_crowd(const struct bench_daemon *d, struct shared *s, unsigned each)
 {
 	static struct readyd *handles[HANDLES];
 	static uint64_t resumes[HANDLES];
@@ -88,7 +88,7 @@ static _Noreturn void be_crowd(const struct bench_daemon *d, struct shared *s)
 	bench_raise_nofile();
 	epoll = epoll_create1(EPOLL_CLOEXEC);
 	for (unsigned i = 0; i < HANDLES; i++)
-		open_handle(d, epoll, &handles[i], i);
+		open_handle(d, epoll, &handles[i], i, each);
 	atomic_fetch_add(&s->ready, 1);
 	while (!atomic_load(&s->stop)) {
 		int n = epoll_wait(epoll, e, 64, 100);
@@ -236,38 +236,59 @@ static void measure(struct shared *s, struct figures *f, unsigned round)
 	bench_await(&s->n, atomic_load(&s->n) + 2 * WORKERS, "wakes afterwards");
 }
 
-int main(void)
+static void say(unsigned each, const char *what, double value, const char *unit)
 {
-	static struct figures f;
+	char name[128];
+
+	(void)snprintf(name, sizeof(name), "%u watches each: %s", each, what);
+	bench_say(name, value, unit, NAN);
+}
+
+static void say_all(unsigned each, struct figures *f)
+{
+	say(each, "kill until 1000 clients are back", bench_median(f->back, ROUNDS), "ms");
+	say(each, "kill until one that works has its event, median",
+	    bench_rank(f->gap, f->n_gap, 50, 100), "ms");
+	say(each, "kill until one that works has its event, longest",
+	    bench_rank(f->gap, f->n_gap, 100, 100), "ms");
+	say(each, "a wake meanwhile, p50", bench_rank(f->storm, f->n_storm, 50, 100), "us");
+	say(each, "a wake meanwhile, p99", bench_rank(f->storm, f->n_storm, 99, 100), "us");
+	say(each, "a wake before, p50", bench_rank(f->calm, f->n_calm, 50, 100), "us");
+	say(each, "a wake before, p99", bench_rank(f->calm, f->n_calm, 99, 100), "us");
+}
+
+static void run(unsigned each)
+{
+	struct figures *f = calloc(1, sizeof(*f));
 	struct shared *s = bench_shared(sizeof(*s));
 	pid_t pids[PROCESSES + 1];
 	struct bench_daemon d;
 
+	if (!f)
+		bench_die("no memory");
 	bench_daemon_start(&d, true);
 	for (unsigned i = 0; i <= PROCESSES; i++) {
 		pids[i] = bench_fork();
 		if (pids[i] == 0 && i < PROCESSES)
-			be_crowd(&d, s);
+			be_crowd(&d, s, each);
 		if (pids[i] == 0)
 			be_workers(&d, s);
 	}
 	bench_await(&s->ready, PROCESSES + 1, "processes");
 	bench_await(&s->n, 100, "wakes");
 	for (unsigned round = 0; round < ROUNDS; round++)
-		measure(s, &f, round);
+		measure(s, f, round);
 	atomic_store(&s->stop, 1);
 	for (unsigned i = 0; i <= PROCESSES; i++)
 		bench_join(pids[i]);
 	bench_daemon_stop(&d);
-	bench_say("kill until 1000 clients are back", bench_median(f.back, ROUNDS), "ms", NAN);
-	bench_say("kill until one that works has its event, median",
-		  bench_rank(f.gap, f.n_gap, 50, 100), "ms", NAN);
-	bench_say("kill until one that works has its event, longest",
-		  bench_rank(f.gap, f.n_gap, 100, 100), "ms", NAN);
-	bench_say("a wake meanwhile, p50", bench_rank(f.storm, f.n_storm, 50, 100), "us", NAN);
-	bench_say("a wake meanwhile, p99", bench_rank(f.storm, f.n_storm, 99, 100), "us", NAN);
-	bench_say("wakes meanwhile", f.n_storm, "", NAN);
-	bench_say("a wake before, p50", bench_rank(f.calm, f.n_calm, 50, 100), "us", NAN);
-	bench_say("a wake before, p99", bench_rank(f.calm, f.n_calm, 99, 100), "us", NAN);
+	say_all(each, f);
+	free(f);
+}
+
+int main(void)
+{
+	run(10);
+	run(60);
 	return 0;
 }
