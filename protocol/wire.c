@@ -48,8 +48,8 @@ struct layout {
 #define ONE(type, record, bits) [WIRE_##type] = {#type, sizeof(struct record), 1, 1, (bits)}
 #define MANY(type, record, bits) \
 	[WIRE_##type] = {#type, sizeof(struct record), 1, WIRE_RECORDS_MAX, (bits)}
-#define ROWS(type, record) \
-	[WIRE_##type] = {#type, sizeof(struct record), 0, WIRE_RECORDS_MAX, MAY_HAVE_MORE}
+#define ROWS(type, record, bits) \
+	[WIRE_##type] = {#type, sizeof(struct record), 0, WIRE_RECORDS_MAX, MAY_HAVE_MORE | (bits)}
 
 static const struct layout layouts[256] = {
 	ONE(HELLO, wire_hello, FROM_CLIENT | HAS_TAIL),
@@ -91,10 +91,11 @@ static const struct layout layouts[256] = {
 	ONE(ERROR, wire_error_record, HAS_TAIL),
 	ONE(HANDOUT, wire_handout, HAS_TAIL | FD_PER_RECORD),
 	ONE(STATUS, wire_status, HAS_TAIL),
-	ROWS(SESSIONS, wire_session_row),
-	ROWS(WATCHES, wire_watch_row),
-	ROWS(TIMERS, wire_timer_row),
-	ROWS(QUOTAS, wire_quota_row),
+	ROWS(SESSIONS, wire_session_row, 0),
+	ROWS(WATCHES, wire_watch_row, 0),
+	ROWS(TIMERS, wire_timer_row, 0),
+	ROWS(QUOTAS, wire_quota_row, 0),
+	ROWS(PARKS, wire_park_row, HAS_TAIL),
 };
 
 static const char reserved_not_zero[] = "a reserved field of a record is not zero";
@@ -290,11 +291,21 @@ static const char *entry_fault(const struct wire_entry *entry)
 	return entry->mode > WIRE_MODE_STREAM ? "an entry's mode is unknown" : NULL;
 }
 
+static const char *park_entry_fault(const struct wire_park_entry *entry)
+{
+	if (entry->reserved1 || entry->reserved2)
+		return reserved_not_zero;
+	if ((entry->read | entry->write) & ~(WIRE_CODE_READY | WIRE_CODE_TIMEOUT))
+		return "a park's entry has a code that this version does not know";
+	return entry->read | entry->write ? NULL : "a park's entry says nothing";
+}
+
 /* The records of READY share their size; the first byte says what they are. */
 static const char *ready_fault(const void *record)
 {
 	const struct wire_timer_entry *timer = record;
 	const struct wire_break_entry *broken = record;
+	const struct wire_park_entry *park = record;
 	const struct wire_answer *answer = record;
 	bool zero = true;
 
@@ -312,6 +323,8 @@ static const char *ready_fault(const void *record)
 		break;
 	case WIRE_RECORD_FAILURE:
 		break;
+	case WIRE_RECORD_PARK:
+		return park_entry_fault(park);
 	default:
 		return "READY has a record of an unknown kind";
 	}
@@ -370,11 +383,28 @@ static const char *record_fault(unsigned type, const void *record, size_t tail)
 		return ready_fault(record);
 	case WIRE_HANDOUT:
 		return handout_fault(record, tail);
+	case WIRE_PARKS:
+		return ((const struct wire_park_row *)record)->reserved ? reserved_not_zero : NULL;
 	case WIRE_TIMERS:
 		return ((const struct wire_timer_row *)record)->reserved ? reserved_not_zero : NULL;
 	default:
 		return NULL; /* BREAK, TIMER_STOP, LIST_*, ...: any value has its meaning */
 	}
+}
+
+/* The texts of all rows lie one after the other in the tail. */
+static const char *park_rows_fault(const struct wire_view *view)
+{
+	const struct wire_park_row *r = view->records;
+	size_t sum = 0;
+
+	for (uint32_t i = 0; i < view->header.count; i++) {
+		if (r[i].local_length > WIRE_ADDRESS_MAX || r[i].peer_length > WIRE_ADDRESS_MAX)
+			return "an address is too long";
+		sum += (size_t)r[i].name_length + r[i].group_length + r[i].local_length +
+		       r[i].peer_length;
+	}
+	return sum != view->header.tail ? lengths_differ : NULL;
 }
 
 /* Texts are short and have no zero byte; STATUS's are three, each ended by one. */
@@ -391,6 +421,23 @@ static const char *tail_fault(unsigned type, const char *tail, size_t size)
 	if (type != WIRE_STATUS)
 		return zeros ? "the text has a zero byte" : NULL;
 	return zeros == 3 && tail[size - 1] == 0 ? NULL : "STATUS does not have its three texts";
+}
+
+/* Some requests are worth nothing to who does not await their answer. */
+static const char *unanswered_fault(unsigned type)
+{
+	switch (type) {
+	case WIRE_RESET:
+		return "RESET must ask for its answer, and be awaited before reading";
+	case WIRE_PARK:
+		return "PARK must ask for its answer, and keep the fd until then";
+	case WIRE_TAKE:
+		return "TAKE must ask for its answer";
+	case WIRE_ACKNOWLEDGE:
+		return "ACKNOWLEDGE must ask for its answer, and await it before using the fd";
+	default:
+		return NULL;
+	}
 }
 
 static const char *header_fault(const struct wire_header *h, const struct layout *l,
@@ -413,9 +460,7 @@ static const char *header_fault(const struct wire_header *h, const struct layout
 		return "this type has no tail";
 	if (h->tail > WIRE_MESSAGE_MAX)
 		return "the tail is longer than a message may be";
-	if (h->type == WIRE_RESET && !(h->flags & WIRE_FLAG_ANSWER))
-		return "RESET must ask for its answer, and be awaited before reading";
-	return NULL;
+	return h->flags & WIRE_FLAG_ANSWER ? NULL : unanswered_fault(h->type);
 }
 
 static unsigned count_fds(const struct layout *l, const struct wire_view *view)
@@ -465,6 +510,8 @@ static enum wire_error body_fault(const void *buffer, size_t size, bool from_cli
 	*ret_reason = tail_fault(h->type, view->tail, h->tail);
 	for (uint32_t i = 0; i < h->count && !*ret_reason; i++)
 		*ret_reason = record_fault(h->type, records + (size_t)i * l->record, h->tail);
+	if (h->type == WIRE_PARKS && !*ret_reason)
+		*ret_reason = park_rows_fault(view);
 	return *ret_reason ? WIRE_E_PROTOCOL : WIRE_OK;
 }
 

@@ -83,6 +83,7 @@ enum wire_type {
 	WIRE_WATCHES = 0xb2,
 	WIRE_TIMERS = 0xb3,
 	WIRE_QUOTAS = 0xb4,
+	WIRE_PARKS = 0xb5,
 };
 
 /* Header flags. */
@@ -294,7 +295,7 @@ struct wire_take { /* TAKE, DROP: 1 record; tail: name, group */
 	uint16_t reserved;
 };
 
-struct wire_held { /* ACKNOWLEDGE, HELD */
+struct wire_held { /* ACKNOWLEDGE, HELD. HELD: a zero token, held 0, means all others */
 	uint8_t token[WIRE_TOKEN_SIZE];
 	uint32_t held; /* HELD: 1 has it, 0 does not. ACKNOWLEDGE: 1 */
 	uint32_t reserved;
@@ -335,13 +336,14 @@ struct wire_welcome { /* 1 record; tail: granted features, separated by spaces *
 	uint32_t pid;
 };
 
-/* READY: what happened, in order. Five kinds of record, of one size; the first byte tells. */
+/* READY: what happened, in order. Six kinds of record, of one size; the first byte tells. */
 enum wire_record_kind {
 	WIRE_RECORD_ENTRY = 1,   /* a watch's */
 	WIRE_RECORD_TIMER = 2,   /* a timer's */
 	WIRE_RECORD_BREAK = 3,   /* somebody asked this session's poll to return */
 	WIRE_RECORD_ANSWER = 4,  /* to a request that asked for one */
 	WIRE_RECORD_FAILURE = 5, /* one refused record of a request */
+	WIRE_RECORD_PARK = 6,    /* a park is ready */
 };
 
 /* Codes of an entry, a mask for each direction. A wait-mode slot has exactly one bit. */
@@ -376,6 +378,16 @@ struct wire_timer_entry {
 struct wire_break_entry {
 	uint8_t kind; /* WIRE_RECORD_BREAK */
 	uint8_t reserved[23];
+};
+
+struct wire_park_entry {
+	uint8_t kind; /* WIRE_RECORD_PARK */
+	uint8_t reserved1;
+	uint8_t read; /* enum wire_code */
+	uint8_t write;
+	uint32_t reserved2;
+	uint64_t park; /* the daemon's number */
+	uint64_t cookie;
 };
 
 struct wire_answer {
@@ -537,6 +549,35 @@ struct wire_quota_row {
 	uint32_t quota; /* enum wire_quota */
 };
 
+enum wire_park_state {
+	WIRE_PARK_HELD = 0,
+	WIRE_PARK_HANDED = 1,
+};
+
+struct wire_park_row { /* tail of PARKS: of each row name, group, local and peer address */
+	uint64_t cursor;
+	uint64_t park;
+	uint64_t cookie;
+	int64_t parked;   /* ns */
+	int64_t deadline; /* ns; 0: none, or passed */
+	uint32_t uid;
+	uint32_t flags;      /* enum wire_park_flag */
+	uint32_t pid;        /* of the maker; 0: gone */
+	uint32_t worker_pid; /* handed to; 0: nobody */
+	uint8_t state;       /* enum wire_park_state */
+	uint8_t ready;       /* enum wire_direction */
+	uint8_t timed_out;
+	uint8_t kind; /* enum wire_kind */
+	uint16_t note_length;
+	uint8_t name_length;
+	uint8_t group_length;
+	uint8_t local_length;
+	uint8_t peer_length;
+	uint8_t interest;
+	uint8_t reserved;
+	int32_t fd; /* the client's number, if told */
+};
+
 /* ---- Codec ---- */
 
 /* One request or message inside a datagram; pointers into the caller's buffer. */
@@ -564,8 +605,8 @@ const char *wire_quota_name(unsigned quota);
 /*
  * Checks the request or message at the start of a datagram's remaining bytes, whole: type known
  * and of the right direction (`from_client`), length, count, tail, flags, reserved fields, padding
- * zero, and whatever a record's fields must be for the message to have a meaning at all (RESET
- * asks for its answer; PARK's lengths add up to the tail). Values that concern one record only
+ * zero, and whatever a record's fields must be for the message to have a meaning at all (RESET,
+ * PARK, TAKE and ACKNOWLEDGE ask for their answer; PARK's lengths add up to the tail). Values that concern one record only
  * (an id, a direction, a mode) are not looked at here: they are that record's own failure.
  * Returns WIRE_OK and fills *ret, or the enum wire_error to send; then *ret_reason, if not NULL,
  * is a static sentence for people, and ret->header holds as much of the header as was there (else

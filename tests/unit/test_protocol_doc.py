@@ -90,7 +90,7 @@ def codec_types(text):
         words = [w.strip() for w in args.split(",")]
         name = words[0]
         record = "-" if how == "NONE" else words[1].removeprefix("wire_")
-        traits = words[-1] if how != "ROWS" else ""
+        traits = words[-1]
         lowest, highest = {"NONE": (0, 0), "ONE": (1, 1), "MANY": (1, 1024), "ROWS": (0, 1024)}[how]
         types[name] = ("client" if "FROM_CLIENT" in traits else "daemon", record, lowest, highest,
                        "HAS_TAIL" in traits, "FD_PER_RECORD" in traits)
@@ -149,7 +149,8 @@ PREFIXES = {
     "6.13 Flags of a session row": "WIRE_SESSION_",
     "6.14 States of a slot": "WIRE_SLOT_",
     "6.15 Flags of a watch row": "WIRE_WATCH_",
-    "6.16 Others": "WIRE_",
+    "6.16 States of a park": "WIRE_PARK_",
+    "6.17 Others": "WIRE_",
     "7. Size limits": "WIRE_",
 }
 

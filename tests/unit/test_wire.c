@@ -561,7 +561,7 @@ static void each_type_round_trips(void **state)
 				round_trip(type, 1, "123456789", n);
 		}
 	}
-	assert_int_equal(n_types, 39);
+	assert_int_equal(n_types, 40);
 	round_trip(WIRE_SESSIONS, 0, "", 0);
 }
 
