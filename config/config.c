@@ -42,6 +42,7 @@ enum {
 	DEFAULT_FDS_UNREAD = 253,
 	DEFAULT_HELLO_S = 10,
 	DEFAULT_STUCK_S = 10,
+	DEFAULT_PARK_MAX_AGE_S = 24 * 3600,
 	SMALLEST_NOFILE = 1024, /* what Linux gives where nobody said anything */
 };
 
@@ -166,6 +167,7 @@ int config_defaults(const struct config_hard *hard, struct config *ret)
 		.reserve_fds = larger(smaller(CONFIG_RESERVE_FDS, hard->nofile / 16), 1),
 		.hello_timeout = DEFAULT_HELLO_S * NS_PER_S,
 		.stuck_after = DEFAULT_STUCK_S * NS_PER_S,
+		.park_max_age = DEFAULT_PARK_MAX_AGE_S * NS_PER_S,
 	};
 
 	if (!c.backend)

@@ -75,6 +75,7 @@ struct config {
 	uint64_t reserve_fds;  /* kept free in the daemon */
 	int64_t hello_timeout; /* ns that a connection has for its HELLO */
 	int64_t stuck_after;   /* ns that one turn of the loop may take before it is replaced */
+	int64_t park_max_age;  /* ns that something may be parked; 0: for ever */
 	struct config_limits limits;
 	struct config_override *overrides;
 	size_t n_overrides;

@@ -33,6 +33,8 @@ enum {
 
 static const struct config_time_range hello_timeout_range = {10, 3600 * 1000, "10ms to 60min"};
 /* below, a daemon that a busy machine held up would be taken for a stuck one */
+static const struct config_time_range park_max_age_range = {0, INT64_C(525600) * 60 * 1000,
+							    "0s, which is none, to 525600min"};
 static const struct config_time_range stuck_after_range = {100, 3600 * 1000, "100ms to 60min"};
 
 /* ---- Simple keys ---- */
@@ -109,6 +111,12 @@ static void read_reserve_fds(struct config_reader *r, const struct config_node *
 		return;
 	}
 	r->config->reserve_fds = value;
+}
+
+static void read_park_max_age(struct config_reader *r, const struct config_node *node)
+{
+	(void)config_read_time(r, node, "park-max-age", &park_max_age_range,
+			       &r->config->park_max_age);
 }
 
 static void read_hello_timeout(struct config_reader *r, const struct config_node *node)
@@ -389,6 +397,7 @@ static const struct key {
 	{"reserve-fds", read_reserve_fds},
 	{"hello-timeout", read_hello_timeout},
 	{"stuck-after", read_stuck_after},
+	{"park-max-age", read_park_max_age},
 	{"limits", read_limits},
 	{"users", read_users},
 	{"groups", read_groups},

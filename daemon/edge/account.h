@@ -16,8 +16,11 @@
 #include "config/config.h"
 #include "daemon/core/quota.h"
 
+struct parking;
+
 struct account {
 	struct quota quota;
+	struct parking *parking; /* what it has parked; NULL: never anything */
 	uid_t uid;
 	unsigned references;
 	uint64_t backlog; /* bytes of answers that its connections did not read */

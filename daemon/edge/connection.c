@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "daemon/util/cleanup.h"
+#include "parking.h"
 #include "reading.h"
 #include "request.h"
 #include "sending.h"
@@ -179,6 +180,9 @@ void connection_accept(struct server *s, int accepted)
 		c->who = who;
 		c->rights = rights;
 		c->since = s->now;
+		TAILQ_INIT(&c->unanswered);
+		TAILQ_INIT(&c->entries);
+		TAILQ_INIT(&c->handouts);
 		error = charge(s, c, &limit, &text);
 		if (error == WIRE_OK)
 			error = enter(s, c, &text);
@@ -213,6 +217,7 @@ void connection_free(struct connection *c)
 		TAILQ_REMOVE(&s->answered, c, answered);
 	/* out of the poller first: a copy elsewhere would keep a closed fd firing */
 	(void)poller_remove(s->poller, c->fd);
+	parking_end_connection(c);
 	watching_end(c);
 	if (c->session)
 		session_end(c->session);
@@ -267,6 +272,12 @@ static ssize_t receive(struct connection *c, struct msghdr *message, struct iove
 	return n < 0 ? -errno : n;
 }
 
+static void end_by_client(struct connection *c)
+{
+	c->client_ended = !c->closing;
+	connection_close(c);
+}
+
 /* Checks and applies a datagram whose fds are in the landing. */
 static void apply(struct connection *c, size_t size, bool truncated)
 {
@@ -279,7 +290,7 @@ static void apply(struct connection *c, size_t size, bool truncated)
 		if (s->landing.n > 0)
 			connection_fail(c, WIRE_E_PROTOCOL, 0, "an empty datagram with fds");
 		else
-			connection_close(c); /* the end */
+			end_by_client(c);
 		return;
 	}
 	if (truncated || size > WIRE_MESSAGE_MAX) {

@@ -39,6 +39,15 @@ struct connection {
 	bool in_registering; /* if in one of these: which */
 	uint8_t registers;   /* registers much: for that many datagrams more */
 	bool in_answered;
+	bool client_ended; /* by its own doing */
+	bool held;         /* waits for its user's holder: neither read nor sent to */
+	bool parked;       /* this turn: said something that its holder has to know first */
+	uint8_t handle[WIRE_TOKEN_SIZE]; /* as HELLO said; zero: none */
+	struct peer *peer;               /* whom the parks know; NULL until there is need */
+	struct park_queue unanswered;    /* parks whose answer is on its way */
+	struct park_queue entries;       /* parks to be told as ready */
+	struct park_queue handouts;      /* parks to be sent */
+	TAILQ_ENTRY(connection) waiting; /* for the holder */
 	TAILQ_ENTRY(connection) ungreeted;
 	TAILQ_ENTRY(connection) readable;
 	TAILQ_ENTRY(connection) answered;

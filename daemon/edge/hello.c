@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "hello.h"
+#include "parking.h"
 #include "sending.h"
 
 #include <stdio.h>
@@ -22,6 +23,13 @@ static const struct feature features[] = {
 	{"ns", POLLER_NS},
 };
 
+/* Granted by what the daemon is, not by its backend. */
+static bool has_feature(const struct server *s, const char *name)
+{
+	return strcmp(name, "park") == 0 || (strcmp(name, "survive") == 0 && s->has_holders) ||
+	       (strcmp(name, "durable") == 0 && s->durable);
+}
+
 static bool has_word(const char *text, size_t size, const char *word)
 {
 	size_t length = strlen(word);
@@ -42,8 +50,14 @@ static bool has_word(const char *text, size_t size, const char *word)
 static size_t grant(const struct connection *c, const struct wire_view *view, char *ret,
 		    size_t size)
 {
+	static const char *const others[] = {"park", "survive", "durable"};
 	size_t used = 0;
 
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (has_feature(c->server, others[i]) &&
+		    has_word(view->tail, view->header.tail, others[i]))
+			used += (size_t)snprintf(ret + used, size - used, "%s%s", used ? " " : "",
+						 others[i]);
 	for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
 		const struct feature *f = &features[i];
 
@@ -99,6 +113,8 @@ void hello_apply(struct request *q)
 		return;
 	}
 	c->greeted = true;
+	memcpy(c->handle, hello->handle, sizeof(c->handle));
+	peer_greet(c);
 	TAILQ_REMOVE(&c->server->ungreeted, c, ungreeted);
 	welcome.protocol =
 		hello->highest < WIRE_PROTOCOL_HIGHEST ? hello->highest : WIRE_PROTOCOL_HIGHEST;

@@ -42,8 +42,8 @@ void server_remove_place(struct server *s, uint64_t tag)
 	struct connection_place *place = &s->places[index];
 
 	place->connection = NULL;
-	if (++place->generation == 0)
-		place->generation = 1; /* 0 marks the daemon's other descriptors */
+	if (++place->generation >= SERVER_TAG_HOLDER)
+		place->generation = 1; /* 0 and the highest mark the daemon's other descriptors */
 	place->next_free = s->free_place;
 	s->free_place = index;
 }

@@ -23,6 +23,8 @@ enum progress_kind {
 	PROGRESS_EVENTS,  /* the kernel's events of a session */
 	PROGRESS_SEND,    /* answers and ready-list of a connection */
 	PROGRESS_END,     /* a connection is ended */
+	PROGRESS_PARK,    /* a park is ready, or its time has come */
+	PROGRESS_HOLDER,  /* what a holder says */
 };
 
 /* What is done, and for whom. */

@@ -2,6 +2,7 @@
 #include "reading.h"
 
 #include "connection.h"
+#include "parking.h"
 
 /*
  * Two queues. A datagram of wakes and waits costs microseconds; one that brings 253 fds, a
@@ -55,8 +56,12 @@ static unsigned read_one(struct connection *c)
 	unsigned n;
 
 	reading_remove(c);
-	if (c->closing || c->blocked)
+	if (c->closing || c->blocked || c->held)
 		return 0;
+	if (link_is_closed(c->account)) {
+		link_hold(c);
+		return 0;
+	}
 	progress_enter(&c->server->progress, PROGRESS_REQUEST, c->who.uid, c->who.pid, c->number);
 	n = connection_read(c);
 	if (!greeted)

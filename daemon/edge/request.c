@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "hello.h"
+#include "parking.h"
 #include "upgrading.h"
 #include "watching.h"
 
@@ -87,8 +88,6 @@ static void not_implemented_one(struct request *q)
 {
 	struct refusal why = {.error = WIRE_E_NOT_IMPLEMENTED};
 
-	if (q->view->header.type == WIRE_PARK)
-		(void)landing_take(&q->c->server->landing);
 	result_refuse(q, &why);
 }
 
@@ -122,6 +121,14 @@ static void apply_record(struct request *q, const void *record)
 	case WIRE_TIMER_STOP:
 		timer_stop_one(q, record);
 		return;
+	case WIRE_PARK:
+	case WIRE_CLAIM:
+	case WIRE_TAKE:
+	case WIRE_DROP:
+	case WIRE_ACKNOWLEDGE:
+	case WIRE_HELD:
+		park_request_apply(q, record);
+		return;
 	default:
 		not_implemented_one(q);
 		return;
@@ -131,7 +138,7 @@ static void apply_record(struct request *q, const void *record)
 static bool wants_answer(const struct wire_header *header)
 {
 	return (header->flags & WIRE_FLAG_ANSWER) || header->type == WIRE_IS_POLL_DESCRIPTOR ||
-	       header->type == WIRE_LIST_PARKS || header->type == WIRE_LIST_GROUPS;
+	       header->type == WIRE_LIST_GROUPS;
 }
 
 #ifdef READYD_MUTANT_CRASH_ON_SYNC
@@ -174,6 +181,8 @@ static void apply_inspection(struct connection *c, const struct wire_view *view,
 	*inspected = true;
 	if (view->header.type == WIRE_GET_STATUS)
 		inspect_status(c, view);
+	else if (view->header.type == WIRE_LIST_PARKS)
+		inspect_parks(c, view);
 	else
 		inspect_list(c, view);
 }
@@ -202,6 +211,7 @@ void request_apply(struct connection *c, const uint8_t *datagram, size_t size)
 		case WIRE_LIST_WATCHES:
 		case WIRE_LIST_TIMERS:
 		case WIRE_LIST_QUOTAS:
+		case WIRE_LIST_PARKS:
 			apply_inspection(c, &view, &inspected);
 			break;
 		case WIRE_UPGRADE: {

@@ -13,6 +13,7 @@ void request_apply(struct connection *c, const uint8_t *datagram, size_t size);
 
 /* inspect.c: replies to GET_STATUS and LIST_*. */
 void inspect_status(struct connection *c, const struct wire_view *request);
+void inspect_parks(struct connection *c, const struct wire_view *request);
 void inspect_list(struct connection *c, const struct wire_view *request);
 
 #endif

@@ -80,6 +80,22 @@ enum wire_error result_error_of(int r)
 	}
 }
 
+/* The kernel's word at registration means other things than the core's. */
+enum wire_error result_error_of_registration(int r)
+{
+	switch (r) {
+	case -EEXIST:
+		return WIRE_E_NO_LANE;
+	case -EINVAL:
+	case -ELOOP:
+		return WIRE_E_SHARED;
+	case -EBADF:
+		return WIRE_E_NOT_POLLABLE; /* O_PATH: open, but not for this */
+	default:
+		return result_error_of(r);
+	}
+}
+
 static enum wire_error error_of_code(int code)
 {
 	switch (code) {

@@ -42,6 +42,9 @@ void result_answer(struct request *q);
 /* The wire's error number for a negative errno of the core. */
 enum wire_error result_error_of(int r);
 
+/* The same for what the poller said when it was to watch something. */
+enum wire_error result_error_of_registration(int r);
+
 /* A core entry as a record of READY. */
 void result_encode_entry(const struct core_entry *entry, struct wire_entry *ret);
 

@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "daemon/util/cleanup.h"
-#include "result.h"
+#include "parking.h"
 
 /*
  * What a connection is told leaves in this order: the backlog of a socket that was full, the
@@ -42,7 +42,7 @@ void sending_lose_peer(struct connection *c)
 	}
 }
 
-static void queue_answered(struct connection *c)
+void sending_queue(struct connection *c)
 {
 	if (c->in_answered)
 		return;
@@ -57,7 +57,7 @@ void sending_add_record(struct connection *c, const void *record)
 	if (outbox_add_record(&c->server->outbox, &c->chain, record) < 0)
 		connection_close(c);
 	else
-		queue_answered(c);
+		sending_queue(c);
 }
 
 void sending_add_message(struct connection *c, unsigned type, unsigned flags, uint32_t serial,
@@ -69,7 +69,7 @@ void sending_add_message(struct connection *c, unsigned type, unsigned flags, ui
 			       tail, tail_size) < 0)
 		connection_close(c);
 	else
-		queue_answered(c);
+		sending_queue(c);
 }
 
 /* 0, -EAGAIN, or -EPIPE: the peer is gone and nothing will be sent any more. */
@@ -224,15 +224,19 @@ static bool save(struct connection *c)
 	return false;
 }
 
+/* What cannot be sent now is said later. What comes on top of that only ends the connection. */
+static void keep_chain(struct connection *c)
+{
+	if (c->chain.first && (c->backlog || !save(c)))
+		connection_close(c);
+}
+
 /* The socket is full: keep what was to be said, and stop reading requests until it is gone. */
 static void block(struct connection *c)
 {
 	struct server *s = c->server;
 
-	if (c->chain.first && !save(c)) {
-		connection_close(c);
-		return;
-	}
+	keep_chain(c);
 	if (c->blocked)
 		return;
 	c->blocked = true;
@@ -251,6 +255,19 @@ static void unblock(struct connection *c)
 		connection_close(c);
 }
 
+/* Whether its user's holder has not been told what it said; from then on it waits. */
+static bool must_wait(struct connection *c)
+{
+	if (c->held)
+		return true;
+	if (!c->parked || c->closing || c->blocked)
+		return false;
+	c->parked = link_is_behind(c->account);
+	if (c->parked)
+		link_hold(c);
+	return c->parked;
+}
+
 void sending_flush(struct connection *c)
 {
 	int r;
@@ -259,9 +276,20 @@ void sending_flush(struct connection *c)
 	if (!c->backlog)
 		(void)send_entries(c);
 #endif
+	if (must_wait(c)) {
+		keep_chain(c);
+		c->chain = (struct outbox_chain){0};
+		return;
+	}
 	r = send_backlog(c);
 	if (r == 0)
+		handing_add_entries(c);
+	if (r == 0)
 		r = send_chain(c);
+	if (r == 0)
+		handing_sent(c);
+	if (r == 0 && !c->closing)
+		r = handing_send(c);
 	if (r == 0 && !c->closing)
 		r = send_entries(c); /* an ERROR is the last message */
 	if (r == -EAGAIN)

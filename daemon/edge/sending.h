@@ -11,6 +11,9 @@ void sending_add_record(struct connection *c, const void *record);
 void sending_add_message(struct connection *c, unsigned type, unsigned flags, uint32_t serial,
 			 const void *records, size_t count, const void *tail, size_t tail_size);
 
+/* There is something to send to it that is in no message yet. */
+void sending_queue(struct connection *c);
+
 /* Sends its answers and its ready-list, as far as the socket takes them; the rest is kept. */
 void sending_flush(struct connection *c);
 

@@ -15,6 +15,7 @@
 #include "connection.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "parking.h"
 #include "reading.h"
 #include "sending.h"
 #include "server_internal.h"
@@ -183,6 +184,8 @@ static int init(struct server *s, const struct server_options *options)
 	r = init_poller(s);
 	if (r == 0)
 		r = init_sockets(s, options);
+	if (r == 0)
+		r = parking_init(s, options);
 	if (r < 0)
 		return r;
 	s->listener = options->listener;
@@ -229,6 +232,7 @@ static void end_sites(struct server *s)
 	log_site_end(s->log, &s->sites.refused, CONFIG_LOG_WARNING, "refused connections");
 	log_site_end(s->log, &s->sites.protocol, CONFIG_LOG_WARNING, "malformed messages");
 	log_site_end(s->log, &s->sites.watches, CONFIG_LOG_INFO, "refused watches");
+	log_site_end(s->log, &s->sites.holder, CONFIG_LOG_ERROR, "faults of holders");
 	log_site_end(s->log, &s->sites.accept, CONFIG_LOG_WARNING, "failed accepts");
 	log_site_end(s->log, &s->sites.upgrade, CONFIG_LOG_NOTICE, "requests for an upgrade");
 }
@@ -244,6 +248,7 @@ struct server *server_free(struct server *s)
 			sending_say_goodbye(s->places[i].connection);
 			connection_free(s->places[i].connection);
 		}
+	parking_deinit(s);
 	accounts_deinit(&s->accounts);
 	core_free(s->core);
 	poller_free(s->poller);
@@ -320,6 +325,8 @@ static int64_t next_delta(const struct server *s, int64_t now)
 
 	if (s->unfinished)
 		return 0;
+	if (parking_next_time(s) < next)
+		next = parking_next_time(s);
 	if (s->accept_again != 0 && s->accept_again < next)
 		next = s->accept_again;
 	if (oldest && oldest->since + s->config.hello_timeout < next)
@@ -337,6 +344,10 @@ void server_apply_event(struct server *s, const struct poller_event *event)
 	struct connection *c;
 
 	if (event->watch) {
+		if (!event->owner) {
+			parking_event(s, event->tag, event->mask);
+			return;
+		}
 		c = event->owner;
 		enter_step(c, PROGRESS_EVENTS);
 		if (!core_event(s->core, event->tag, event->mask & (POLLER_READ | POLLER_WRITE),
@@ -357,6 +368,14 @@ void server_apply_event(struct server *s, const struct poller_event *event)
 		s->called = true;
 		return;
 	default:
+		if (event->tag >> 32 == SERVER_TAG_HOLDER) {
+			link_event(s, (uint32_t)event->tag, event->mask);
+			return;
+		}
+		if (event->tag >> 32 == SERVER_TAG_PEER) {
+			peer_event(s, (uint32_t)event->tag);
+			return;
+		}
 		c = server_find_tag(s, event->tag);
 		if (!c || c->closing)
 			return;
@@ -429,9 +448,14 @@ int server_turn(struct server *s)
 	reading_run(s);
 	if (core_expire_some(s->core, s->now, EXPIRIES_PER_TURN))
 		s->unfinished = true;
+	parking_expire(s);
 	expire_own(s);
+	link_flush_all(s);
 	send_all(s);
 	end_connections(s);
+	link_flush_all(s);
+	if (!TAILQ_EMPTY(&s->answered))
+		s->unfinished = true;
 	end = clock_now();
 	if (end - s->now > s->stats.turn_longest)
 		s->stats.turn_longest = end - s->now;
@@ -465,6 +489,7 @@ void server_reload(struct server *s, struct config *config)
 	s->config = *config;
 	*config = (struct config){0};
 	s->max_connections = max_connections(s);
+	parking_reload(s);
 	for (uint32_t i = 0; i < s->n_places; i++) {
 		struct connection *c = s->places[i].connection;
 

@@ -34,6 +34,12 @@ struct server_history {
 	uint64_t left_behind; /* of these, those that could not be ended */
 };
 
+/* A holder's socket, of a uid: its messages are in record.h. */
+struct server_holder {
+	uint32_t uid;
+	int socket;
+};
+
 struct server_options {
 	struct config config;     /* resolved; the server takes it over */
 	struct listener listener; /* listens; the server takes it over */
@@ -43,6 +49,9 @@ struct server_options {
 	struct progress progress; /* who watches over the loop; or nothing */
 	struct kept_out_list kept_out;
 	struct server_history history;
+	const struct server_holder *holders; /* of earlier loops; their sockets are taken over */
+	size_t n_holders;
+	bool has_holders; /* somebody makes them; else parks die with this process */
 	struct log *log;
 };
 
@@ -64,6 +73,15 @@ int server_turn(struct server *s);
 
 /* Whether the control fd was readable, or at its end, in the last turn. */
 bool server_is_called(const struct server *s);
+
+/*
+ * The next uid for which a holder is needed, once each: false when there is no more. *ret_replace:
+ * the one it has is stuck, and is to be left alone. To be asked after each turn.
+ */
+bool server_wants_holder(struct server *s, uint32_t *ret_uid, bool *ret_replace);
+
+/* Here is one; its socket is taken over. -1: none can be made; parks of this uid are refused. */
+void server_take_holder(struct server *s, uint32_t uid, int socket);
 
 /* Makes a blocked turn return. Safe from a signal handler. */
 void server_break(struct server *s);

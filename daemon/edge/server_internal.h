@@ -10,6 +10,7 @@
 #include "account.h"
 #include "admission.h"
 #include "daemon/core/core.h"
+#include "daemon/core/park.h"
 #include "daemon/poller/poller.h"
 #include "landing.h"
 #include "listener.h"
@@ -19,7 +20,13 @@
 
 struct connection;
 
+struct parking;
+struct peer;
+struct record_batch;
+struct record_message;
+
 TAILQ_HEAD(connection_queue, connection);
+TAILQ_HEAD(parking_list, parking);
 
 /* Numbers of the whole daemon that the core does not know. Counters only grow. */
 struct server_stats {
@@ -39,6 +46,7 @@ struct server_sites {
 	struct log_site watches;
 	struct log_site accept;
 	struct log_site upgrade;
+	struct log_site holder;
 };
 
 /* Where a datagram is received: allocated and touched before, since a page that is missing at that
@@ -51,6 +59,8 @@ struct server_buffers {
 	struct core_entry *entries; /* peeked */
 	uint8_t *ready;             /* the READY message that is being made of them */
 	uint8_t *rows;              /* of a list reply */
+	struct record_batch *batch; /* to a holder */
+	struct record_message *from_holder;
 };
 
 /* Places of connections: the index and generation make the poller's tag. */
@@ -58,6 +68,12 @@ struct connection_place {
 	struct connection *connection; /* NULL: free */
 	uint32_t generation;
 	uint32_t next_free;
+};
+
+/* Whom parks are made by and handed to, by number (parking.h). */
+struct peer_table {
+	struct peer **peers;
+	uint32_t n;
 };
 
 struct server {
@@ -73,6 +89,16 @@ struct server {
 	struct server_buffers buffers;
 	struct server_stats stats;
 	struct server_sites sites;
+
+	struct parks *parks;
+	struct parking_list parkings; /* one a uid that ever parked */
+	struct park **park_by_fd;     /* max_fds of them */
+	struct peer_table peers;
+	int64_t oldest_ends;   /* when the oldest park may be too old, ns; INT64_MAX: never */
+	int64_t handout_again; /* hand-outs wait until then, the kernel had too many; 0: none does */
+	bool has_holders;
+	bool durable;       /* something outlives this process, where parks can be stored */
+	bool parks_changed; /* something may have to be told to a holder */
 
 	struct connection_place *places;
 	uint32_t n_places;
@@ -111,6 +137,10 @@ struct server {
 #define SERVER_TAG_LISTENER UINT64_C(0xffffffff)
 #define SERVER_TAG_STARTER UINT64_C(0xfffffffe)
 #define SERVER_TAG_CONTROL UINT64_C(0xfffffffd)
+
+/* Above those of connections: with a uid, or a peer's number, in the lower half. */
+#define SERVER_TAG_HOLDER UINT64_C(0xfffffffe)
+#define SERVER_TAG_PEER UINT64_C(0xffffffff)
 
 enum {
 	SERVER_EVENTS = 1024,         /* of the kernel, a turn */

@@ -48,22 +48,6 @@ void watching_end(struct connection *c)
 	c->dead = 0;
 }
 
-/* The kernel's word at registration means other things than the core's. */
-static enum wire_error error_of_registration(int r)
-{
-	switch (r) {
-	case -EEXIST:
-		return WIRE_E_NO_LANE;
-	case -EINVAL:
-	case -ELOOP:
-		return WIRE_E_SHARED;
-	case -EBADF:
-		return WIRE_E_NOT_POLLABLE; /* O_PATH: open, but not for this */
-	default:
-		return result_error_of(r);
-	}
-}
-
 static void refuse_slots(struct request *q, const struct wire_slots *w, int r)
 {
 	result_refuse_code(q, w->id, w->gen, w->directions, r);
@@ -134,7 +118,7 @@ void watching_watch(struct request *q, const struct wire_watch *w)
 			  &word);
 	if (r < 0) {
 		watch_forget(s->core, tag);
-		why.error = error_of_registration(r);
+		why.error = result_error_of_registration(r);
 		refuse_watch(q, &why);
 		return;
 	}

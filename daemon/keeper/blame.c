@@ -35,6 +35,8 @@ const char *blame_step_text(enum progress_kind kind)
 		[PROGRESS_EVENTS] = "it applied events of",
 		[PROGRESS_SEND] = "it sent to",
 		[PROGRESS_END] = "it ended the connection of",
+		[PROGRESS_PARK] = "it looked at a park of",
+		[PROGRESS_HOLDER] = "it listened to the holder of",
 	};
 
 	return (size_t)kind < sizeof(texts) / sizeof(texts[0]) ? texts[kind] : NULL;

@@ -19,6 +19,10 @@ enum channel_type {
 	CHANNEL_UPGRADE, /* from the loop: it was asked for an upgrade; value: by which process, or
 				 -1: by a signal */
 	CHANNEL_TRIED,   /* to the loop: how a trial went; value: enum wire_error, 0: end now */
+	CHANNEL_HOLDER,  /* from the loop: make a holder; value: the uid */
+	CHANNEL_REPLACE_HOLDER, /* from the loop: the same, as the one it has is stuck */
+	CHANNEL_HOLDER_MADE,    /* to the loop: its socket; value: the uid */
+	CHANNEL_NO_HOLDER,      /* to the loop: none can be made; value: the uid */
 };
 
 struct channel_message {

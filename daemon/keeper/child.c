@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -51,9 +52,11 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 		.signals = k->signals,
 		.channel = channel,
 	};
+	struct server_holder *holders = NULL;
 	enum loop_end end;
 	int r;
 
+	options.has_holders = true;
 	options.listener.bound = false; /* the path stays the keeper's */
 	k->settings.config = (struct config){0};
 	(void)close(k->signal_fd);
@@ -62,7 +65,11 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 		(void)close(k->ready_fd);
 	set_child_signals();
 	oom_expose_loop();
-	r = loop_start(&loop, &options);
+	r = holders_get_sockets(&k->holders, &holders, &options.n_holders);
+	options.holders = holders;
+	if (r == 0)
+		r = loop_start(&loop, &options);
+	free(holders);
 	if (r < 0) {
 		config_clear(&options.config);
 		(void)channel_send(channel, CHANNEL_FAILED, -r, -1);
@@ -113,6 +120,19 @@ int child_make(struct keeper *k, int64_t now)
 	k->loop = (struct child){.pid = pid, .channel = pair[0], .page = page};
 	watchdog_start(&k->loop.watchdog, k->settings.config.stuck_after, now);
 	return 0;
+}
+
+void child_make_holder(struct keeper *k, uint32_t uid, bool replace, int64_t now)
+{
+	int socket, r = holders_make(&k->holders, uid, replace, now, &socket);
+
+	if (r == 0)
+		r = channel_send(k->loop.channel, CHANNEL_HOLDER_MADE, (int32_t)uid, socket);
+	if (r < 0)
+		r = channel_send(k->loop.channel, CHANNEL_NO_HOLDER, (int32_t)uid, -1);
+	if (r < 0 && r != -EPIPE)
+		log_warning(k->log, "the loop (pid %d) could not be told of a holder (%s)",
+			    (int)k->loop.pid, strerror(-r));
 }
 
 void child_drop(struct child *c)

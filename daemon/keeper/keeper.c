@@ -232,6 +232,10 @@ static void hear_loop(struct keeper *k, int64_t now)
 			reload(k, now);
 		else if (r == 1 && message.type == CHANNEL_UPGRADE)
 			upgrade_for(k, message.value, now);
+		else if (r == 1 &&
+			 (message.type == CHANNEL_HOLDER || message.type == CHANNEL_REPLACE_HOLDER))
+			child_make_holder(k, (uint32_t)message.value,
+					  message.type == CHANNEL_REPLACE_HOLDER, now);
 		else
 			log_warning(k->log, "the loop (pid %d) said what the keeper does not know",
 				    (int)k->loop.pid);
@@ -300,7 +304,7 @@ static void stop(struct keeper *k, const struct signalfd_siginfo *why, int64_t n
 /* One change of one child. */
 static void child_changed(struct keeper *k, const siginfo_t *info, int64_t now)
 {
-	if (upgrade_child_changed(k, info, now))
+	if (upgrade_child_changed(k, info, now) || holders_child_changed(&k->holders, info, now))
 		return;
 	if (info->si_pid != k->loop.pid) {
 		if (info->si_code == CLD_STOPPED || info->si_code == CLD_CONTINUED)
@@ -423,6 +427,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 	service_init(&k.service, options->private_, log);
 	k.began = clock_now();
 	oom_protect_keeper();
+	holders_init(&k.holders, log, &signals->stop);
 	k.status = init(&k);
 	k.ended = k.status != STATUS_OK;
 	while (!k.ended) {
@@ -436,6 +441,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 		if (!k.ended)
 			wait_and_hear(&k);
 	}
+	holders_end(&k.holders);
 	deinit(&k);
 	return k.status;
 }

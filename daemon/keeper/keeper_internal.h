@@ -10,6 +10,7 @@
 #include "blame.h"
 #include "daemon/edge/listener.h"
 #include "daemon/edge/progress.h"
+#include "holders.h"
 #include "keeper.h"
 #include "settings.h"
 #include "systemd/service.h"
@@ -39,6 +40,7 @@ struct keeper {
 	int signal_fd;
 	int wake_fd; /* a loop gets busy while the keeper sleeps */
 	struct child loop;
+	struct holders holders;
 	struct blame blame;
 	struct log_site deaths, pauses, restarts; /* a loop that dies all the time fills no log */
 	int64_t began;
@@ -60,6 +62,9 @@ struct keeper {
 
 /* Forks a loop; in the child it does not return. Negative errno. */
 int child_make(struct keeper *k, int64_t now);
+
+/* The loop wants a holder for this uid: makes it, and answers. */
+void child_make_holder(struct keeper *k, uint32_t uid, bool replace, int64_t now);
 
 /* Gives up what belongs to it: its process has ended, or is left behind. */
 void child_drop(struct child *c);

@@ -23,7 +23,10 @@
  * happen, the channel is at its end.
  */
 
-enum { POLL_FAILURES = 3 }; /* in a row, after which the loop gives up */
+enum {
+	POLL_FAILURES = 3, /* in a row, after which the loop gives up */
+	ASKED_MAX = 64,    /* holders at once: so neither end of the channel gets full */
+};
 
 static int64_t clock_now(void)
 {
@@ -98,6 +101,29 @@ static void take_trial(struct loop *l, int32_t result)
 		l->signals->stop = 1;
 }
 
+/* An answer to ask_for_holders(). */
+static void take_holder(struct loop *l, uint32_t uid, int socket)
+{
+	l->asked -= l->asked > 0;
+	server_take_holder(l->server, uid, socket);
+}
+
+/* What the server wants, and as much as the keeper may be asked for now; the answers make another
+ * turn, and room for the rest. */
+static void ask_for_holders(struct loop *l)
+{
+	enum channel_type type;
+	uint32_t uid;
+	bool replace;
+
+	while (l->asked < ASKED_MAX && server_wants_holder(l->server, &uid, &replace)) {
+		type = replace ? CHANNEL_REPLACE_HOLDER : CHANNEL_HOLDER;
+		l->asked++;
+		if (channel_send(l->channel, type, (int32_t)uid, -1) < 0)
+			take_holder(l, uid, -1);
+	}
+}
+
 /* false: the keeper is gone. */
 static bool hear_keeper(struct loop *l)
 {
@@ -117,6 +143,8 @@ static bool hear_keeper(struct loop *l)
 		if (message.type == CHANNEL_DEFAULTS ||
 		    (message.type == CHANNEL_SETTINGS && fd >= 0))
 			take_settings(l, fd);
+		else if (message.type == CHANNEL_HOLDER_MADE || message.type == CHANNEL_NO_HOLDER)
+			take_holder(l, (uint32_t)message.value, steal_fd(&fd));
 	}
 	fd_zone_unplug();
 	if (r == -EAGAIN)
@@ -187,6 +215,8 @@ enum loop_end loop_run(struct loop *l)
 		if (!said && l->channel >= 0 && failures == 0)
 			(void)channel_send(l->channel, CHANNEL_SERVING, 0, -1);
 		said = true;
+		if (l->channel >= 0)
+			ask_for_holders(l);
 	}
 	if (l->signals->stop)
 		log_at(l->log, l->channel < 0 ? CONFIG_LOG_NOTICE : CONFIG_LOG_INFO, "ending");

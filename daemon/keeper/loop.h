@@ -33,7 +33,8 @@ struct loop {
 	struct service *service; /* whom to tell of a reload and the end; NULL: the keeper does */
 	struct loop_signals *signals;
 	struct server *server;
-	int channel; /* to the keeper; -1: there is none */
+	int channel;    /* to the keeper; -1: there is none */
+	unsigned asked; /* for holders, without an answer so far */
 };
 
 /*

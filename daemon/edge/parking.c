@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT */
+#include "parking.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/poller/fd.h"
+#include "sending.h"
+
+/*
+ * Parks, between the core, the poller and the holders. The core knows what a park is and what may
+ * happen to it; each of its calls is followed by parking_sync(), which carries out what has changed:
+ * the record goes to the link, the fd into the set or out of it, an entry to the maker's connection.
+ *
+ * A parked fd is a lasting one, held for as long as the park is, and registered only until it is
+ * ready once: then it is taken out of epoll. So a park that fires without end costs one event, and
+ * nothing of it is left in epoll when it is handed out. Its tag is its number: an event that comes
+ * late, for a number that another park has by now, is one *ready* too many.
+ *
+ * A parking with a holder lives as long as the process: so does the holder.
+ */
+
+/* ---- Making and ending ---- */
+
+int parking_init(struct server *s, const struct server_options *options)
+{
+	struct timespec ts;
+	int r;
+
+	TAILQ_INIT(&s->parkings);
+	s->has_holders = options->has_holders;
+	s->oldest_ends = INT64_MAX;
+	s->buffers.batch = calloc(1, sizeof(*s->buffers.batch));
+	s->buffers.from_holder = calloc(1, sizeof(*s->buffers.from_holder));
+	s->park_by_fd = calloc(s->max_fds, sizeof(struct park *));
+	if (!s->buffers.batch || !s->buffers.from_holder || !s->park_by_fd)
+		return -ENOMEM;
+	/* not this boot's clock: numbers are to be unique over reboots, too, for who notes them */
+	(void)clock_gettime(CLOCK_REALTIME, &ts);
+	r = parks_new((uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000, &s->parks);
+	for (size_t i = 0; i < options->n_holders && r == 0; i++) {
+		struct credentials who = {.uid = options->holders[i].uid};
+		struct account *account = NULL;
+		struct parking *k = NULL;
+
+		r = accounts_get(&s->accounts, &s->config, &who, &account);
+		if (r < 0)
+			break;
+		r = parking_get(s, account, &k);
+		accounts_put(&s->accounts, account); /* the parking has its own reference */
+		if (r == 0)
+			link_return(k, options->holders[i].socket);
+	}
+	return r;
+}
+
+static void end(struct parking *k)
+{
+	struct server *s = k->server;
+	int fd = poller_set_end(s->poller, k->set);
+
+	if (fd >= 0)
+		(void)close(fd);
+	link_deinit(k);
+	TAILQ_REMOVE(&s->parkings, k, list);
+	k->account->parking = NULL;
+	/* the parks go with the process, not back to their user */
+	k->account->quota.used[QUOTA_PARKS] = 0;
+	k->account->quota.used[QUOTA_NOTE_BYTES] = 0;
+	k->account->quota.used[QUOTA_FDS_UNREAD] = 0;
+	accounts_put(&s->accounts, k->account);
+	free(k);
+}
+
+void parking_deinit(struct server *s)
+{
+	struct parking *k;
+
+	for (uint64_t i = 0; s->park_by_fd && i < s->max_fds; i++)
+		if (s->park_by_fd[i])
+			(void)close((int)i);
+	if (s->parks)
+		s->parks = parks_free(s->parks);
+	while ((k = TAILQ_FIRST(&s->parkings)))
+		end(k);
+	for (uint32_t i = 0; i < s->peers.n; i++) {
+		if (!s->peers.peers[i])
+			continue;
+		if (s->peers.peers[i]->pidfd >= 0)
+			(void)close(s->peers.peers[i]->pidfd);
+		free(s->peers.peers[i]);
+	}
+	free(s->peers.peers);
+	free(s->park_by_fd);
+	free(s->buffers.batch);
+	free(s->buffers.from_holder);
+}
+
+int parking_get(struct server *s, struct account *account, struct parking **ret)
+{
+	struct parking *k;
+	int r;
+
+	*ret = account->parking;
+	if (*ret)
+		return 0;
+	k = calloc(1, sizeof(*k));
+	if (!k)
+		return -ENOMEM;
+	r = poller_set_new(s->poller, NULL, &k->set);
+	if (r < 0) {
+		free(k);
+		return r;
+	}
+	r = parks_add_owner(s->parks, account->uid, &account->quota, &k->owner);
+	if (r < 0) {
+		int fd = poller_set_end(s->poller, k->set);
+
+		if (fd >= 0)
+			(void)close(fd);
+		free(k);
+		return r;
+	}
+	k->server = s;
+	k->account = account;
+	k->owner->caller = k;
+	account->references++;
+	account->parking = k;
+	TAILQ_INSERT_TAIL(&s->parkings, k, list);
+	link_init(k);
+	*ret = k;
+	return 0;
+}
+
+/* ---- The set ---- */
+
+int parking_register(struct parking *k, int fd, unsigned interest, uint32_t *ret_word)
+{
+	struct poller *p = k->server->poller;
+	int r = poller_open(p, k->set, fd, (uint64_t)fd, interest, ret_word);
+
+	if (r == 0 && !(poller_caps(p) & POLLER_EDGE))
+		r = poller_arm(p, k->set, (uint64_t)fd, *ret_word, interest);
+	return r;
+}
+
+void parking_unregister(struct parking *k, int fd, uint32_t word)
+{
+	(void)poller_close(k->server->poller, k->set, fd, (uint64_t)fd, word);
+}
+
+static void watch(struct parking *k, struct park *p)
+{
+	bool wanted = p->state == PARK_HELD && !p->ready && !(p->flags & PARK_HOLD_ONLY);
+	bool is = p->caller_flags & PARKING_REGISTERED;
+
+	if (wanted == is)
+		return;
+	p->caller_flags ^= PARKING_REGISTERED;
+	if (!wanted)
+		parking_unregister(k, p->fd, p->word);
+	else if (parking_register(k, p->fd, p->interest, &p->word) < 0) {
+		/* what cannot be watched is ready: whoever takes it will see */
+		p->caller_flags ^= PARKING_REGISTERED;
+		parks_ready(k->server->parks, p, p->interest);
+	}
+}
+
+/* ---- What changed ---- */
+
+void parking_queue(struct park *p, struct park_queue *queue)
+{
+	if (p->queued)
+		TAILQ_REMOVE(p->queued, p, queue);
+	p->queued = queue;
+	p->caller_flags &= ~(uint32_t)PARKING_SENDING;
+	if (queue)
+		TAILQ_INSERT_TAIL(queue, p, queue);
+}
+
+void parking_tell(struct park *p)
+{
+	struct peer *peer = p->maker ? peer_of_handle(p->maker) : NULL;
+	struct connection *c = peer ? peer->c : NULL;
+	uint32_t news = (p->ready ? (uint32_t)PARKING_TOLD : 0) |
+			(p->timed_out ? (uint32_t)PARKING_TOLD_TIMEOUT : 0);
+
+	if (p->state != PARK_HELD || !p->answered || !(news & ~p->caller_flags) || !c || c->closing)
+		return;
+	p->caller_flags |= news;
+	parking_queue(p, &c->entries);
+	sending_queue(c);
+}
+
+static void end_park(struct parking *k, struct park *p)
+{
+	bool held = p->caller_flags & PARKING_HELD;
+
+	parking_queue(p, NULL);
+	watch(k, p);
+	if (p->fd >= 0) {
+		k->server->park_by_fd[p->fd] = NULL;
+		/* a holder that has it shuts it down, and has the last copy to close */
+		if (p->end == PARK_END_EXPIRED && !held)
+			(void)shutdown(p->fd, SHUT_RDWR);
+		(void)close(p->fd);
+		p->fd = -1;
+	}
+	link_add(k, p);
+}
+
+void parking_sync(struct server *s)
+{
+	struct park *p;
+
+	while ((p = parks_take_changed(s->parks))) {
+		struct parking *k = p->owner->caller;
+
+		if (p->state == PARK_GONE) {
+			end_park(k, p);
+			continue;
+		}
+		if (p->state == PARK_HELD && (p->caller_flags & PARKING_SENDING))
+			parking_queue(p, NULL);
+		if (p->serial != p->recorded)
+			link_add(k, p);
+		watch(k, p);
+		parking_tell(p);
+	}
+	peer_end_idle(s);
+}
+
+void parking_event(struct server *s, uint64_t tag, unsigned directions)
+{
+	struct park *p = tag < s->max_fds ? s->park_by_fd[tag] : NULL;
+
+	if (!p || !(p->caller_flags & PARKING_REGISTERED))
+		return;
+	progress_enter(&s->progress, PROGRESS_PARK, p->owner->uid, 0, p->number);
+	parks_ready(s->parks, p, directions);
+	parking_sync(s);
+}
+
+/* ---- Time ---- */
+
+#define AGE_AGAIN INT64_C(1000000000) /* ns */
+
+enum { EXPIRIES_PER_TURN = 256 };
+
+/* When it is too old. */
+static int64_t end_of_age(const struct server *s, const struct park *p)
+{
+	int64_t when;
+
+	if (s->config.park_max_age == 0 ||
+	    __builtin_add_overflow(p->parked, s->config.park_max_age, &when))
+		return INT64_MAX;
+	return when;
+}
+
+void parking_note_age(struct server *s, const struct park *p)
+{
+	int64_t when = end_of_age(s, p);
+
+	if (when < s->oldest_ends)
+		s->oldest_ends = when;
+}
+
+/* All of them, since they come in no order of age; but only when one is due. */
+static void end_old(struct server *s)
+{
+	uint64_t cursor = 0;
+	struct park *p;
+
+	s->oldest_ends = INT64_MAX;
+	while ((p = parks_next(s->parks, NULL, &cursor))) {
+		if (p->state == PARK_GONE)
+			continue;
+		if (end_of_age(s, p) > s->now)
+			parking_note_age(s, p);
+		else if (parks_end_age(s->parks, p) < 0 && s->now + AGE_AGAIN < s->oldest_ends)
+			s->oldest_ends = s->now + AGE_AGAIN; /* handed out, or unanswered */
+	}
+	parking_sync(s);
+}
+
+void parking_reload(struct server *s)
+{
+	s->oldest_ends = s->now;
+}
+
+void parking_expire(struct server *s)
+{
+	if (s->oldest_ends <= s->now)
+		end_old(s);
+	if (parks_next_expiry(s->parks) <= s->now) {
+		if (parks_expire(s->parks, s->now, EXPIRIES_PER_TURN))
+			s->unfinished = true;
+		parking_sync(s);
+	}
+	link_expire(s);
+	if (s->handout_again != 0 && s->handout_again <= s->now) {
+		uint32_t index = 0;
+		struct connection *c;
+
+		s->handout_again = 0;
+		while ((c = server_next_connection(s, &index)))
+			if (!TAILQ_EMPTY(&c->handouts))
+				sending_queue(c);
+	}
+}
+
+int64_t parking_next_time(const struct server *s)
+{
+	int64_t next = parks_next_expiry(s->parks), link = link_next_time(s);
+
+	if (link < next)
+		next = link;
+	if (s->oldest_ends < next)
+		next = s->oldest_ends;
+	if (s->handout_again != 0 && s->handout_again < next)
+		next = s->handout_again;
+	return next;
+}
+
+/* ---- The end of a connection ---- */
+
+/* Nothing is left of it, and no holder is to be kept for the next time. */
+static void end_unused(struct parking *k)
+{
+	if (!k || k->link.state != LINK_NONE || k->owner->n_parks > 0 || k->owner->n_handles > 0)
+		return;
+	parks_end_owner(k->server->parks, k->owner);
+	end(k);
+}
+
+void parking_end_connection(struct connection *c)
+{
+	struct server *s = c->server;
+	struct park *p;
+
+	link_forget(c);
+	while ((p = TAILQ_FIRST(&c->unanswered)))
+		parking_queue(p, NULL);
+	while ((p = TAILQ_FIRST(&c->entries)))
+		parking_queue(p, NULL);
+	while ((p = TAILQ_FIRST(&c->handouts)))
+		parking_queue(p, NULL);
+	if (!c->peer) {
+		end_unused(c->account->parking);
+		return;
+	}
+	/* who ended the connection by itself has nothing more to say; else its word is awaited */
+	if (c->client_ended && c->peer->c == c)
+		parks_disconnected(s->parks, c->peer->handle, s->now);
+	peer_detach(c);
+	parking_sync(s);
+	end_unused(c->account->parking);
+}

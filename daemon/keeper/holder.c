@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: MIT */
+#include "holder.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "daemon/edge/record.h"
+#include "daemon/poller/fd.h"
+#include "daemon/util/cleanup.h"
+#include "holder_table.h"
+
+/*
+ * It owns the fds of its table, and one end of a socket pair. The keeper has the other end, too, so
+ * what a loop sent stays in the queue when that loop dies, and the end of the socket is the end of
+ * the whole daemon.
+ *
+ * It waits in one ppoll(2), without a time: an idle holder makes no system call. A close or shutdown
+ * may block for as long as a client likes, with everything that comes later waiting behind it: that
+ * is what this process is for. The loop, whose queue gets full then, leaves it alone and has another
+ * one made.
+ *
+ * Giving back. The loop may be sending while parks are given back, so this process never waits for
+ * room: when its queue is full it waits for that and for what comes in, and a park that is
+ * changed or dropped meanwhile is given as it is then, or not. Nothing is prepared that could be
+ * wrong a moment later: a batch is made again from the table if it could not be sent. A new request
+ * to give back comes from a new loop: it begins anew, and what the former loop had said CLOSE of,
+ * for which nobody will say GO, is closed when all is given.
+ *
+ * Some fds cannot be sent for a while, or ever (ETOOMANYREFS: a socket in whose queue there are
+ * sockets; too many under way). So they are tried one by one, and what fails for seconds while the
+ * loop has read everything else stays behind, with a line in the log.
+ *
+ * SIGTERM ends it, after it has read what was sent before. The signal is let in while it works, so
+ * that it cuts a lingering close short, and is blocked only between the look at the flag and the
+ * ppoll, which lets it in again. From then on it closes nothing by itself: the kernel does when the
+ * process exits, and lets no socket linger then. A signal that comes between that look and a close
+ * would have to come again: the keeper repeats it.
+ */
+
+#define MILLISECOND INT64_C(1000000)
+
+enum {
+	MESSAGES_A_TURN = 64,
+	LAST_MESSAGES = 4096, /* that are read at the end: a sender might not stop */
+	AGAIN_MS = 20,        /* nothing tells when the kernel has room again */
+	FAILURES_MAX = 5000 / AGAIN_MS,
+};
+
+struct holder {
+	uint32_t uid;
+	int socket;
+	struct log *log;
+	const volatile sig_atomic_t *stop;
+	struct holder_table table;
+	bool ended;
+	int status;
+	/* giving back */
+	bool giving;
+	uint32_t epoch;
+	unsigned failures; /* in a row, to send what is next */
+	struct log_site damaged, stale, lost;
+	struct record_batch batch;
+	struct record_message message;
+};
+
+static int64_t clock_now(void)
+{
+	struct timespec ts;
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+/* ---- Being told ---- */
+
+static void tell_result(struct holder *h, const struct record_op *op, int r)
+{
+	switch (r) {
+	case 0:
+		return;
+	case -ENOMEM:
+		log_limited(h->log, &h->lost, clock_now(), CONFIG_LOG_ERROR,
+			    "the holder of uid %u is out of memory: a park of it does not "
+			    "survive the loop",
+			    h->uid);
+		return;
+	case -ENOENT:
+		if (op->type == RECORD_DROP) /* it may have been dropped before */
+			return;
+		__attribute__((fallthrough));
+	default:
+		log_limited(h->log, &h->stale, clock_now(), CONFIG_LOG_WARNING,
+			    "the holder of uid %u was told something about a park that does not "
+			    "fit what it has (%s): ignored",
+			    h->uid, strerrorname_np(-r));
+		return;
+	}
+}
+
+static void begin_to_give(struct holder *h, uint32_t epoch)
+{
+	h->giving = true;
+	h->epoch = epoch;
+	h->failures = 0;
+	h->table.given = TAILQ_FIRST(&h->table.parks);
+	holder_table_orphan(&h->table);
+}
+
+static int execute(struct holder *h, const struct record_op *op, int *fds)
+{
+	switch (op->type) {
+	case RECORD_HOLD:
+		if (op->record->uid != h->uid)
+			return -EPERM;
+		return holder_table_hold(&h->table, op, fds);
+	case RECORD_CHANGE:
+		if (op->record->uid != h->uid)
+			return -EPERM;
+		return holder_table_change(&h->table, op, fds);
+	case RECORD_DROP:
+		return holder_table_drop(&h->table, op->drop);
+	case RECORD_CLOSE:
+		return holder_table_keep(&h->table, op->value, fds, op->n_fds);
+	case RECORD_GO:
+		holder_table_close(&h->table, op->value);
+		return 0;
+	case RECORD_GIVE_BACK:
+		begin_to_give(h, op->value);
+		return 0;
+	default:
+		return -EINVAL; /* that is for a loop to hear */
+	}
+}
+
+static void obey_message(struct holder *h)
+{
+	struct record_message *m = &h->message;
+	const char *reason = NULL;
+	struct record_op op;
+	int r;
+
+	while ((r = record_message_next(m, &op, &reason)) != 0)
+		if (r > 0)
+			tell_result(h, &op, execute(h, &op, m->fds + op.first_fd));
+		else
+			log_limited(h->log, &h->damaged, clock_now(), CONFIG_LOG_ERROR,
+				    "the holder of uid %u cannot read what it was sent: %s: "
+				    "skipped, its descriptors are closed",
+				    h->uid, reason);
+	record_message_clear(m);
+}
+
+/* Reads at most so many messages. */
+static void hear(struct holder *h, unsigned max)
+{
+	for (unsigned i = 0; i < max && !h->ended; i++) {
+		int r = record_message_receive(&h->message, h->socket, MSG_DONTWAIT);
+
+		if (r == -EAGAIN)
+			return;
+		if (r > 0) {
+			obey_message(h);
+		} else if (r == -ENOMEM || r == -ENOBUFS) {
+			(void)poll(NULL, 0, AGAIN_MS);
+		} else {
+			h->ended = true;
+			h->status = r < 0;
+			if (r < 0)
+				log_error(h->log,
+					  "the holder of uid %u ends: it cannot receive any more "
+					  "(%s)",
+					  h->uid, strerror(-r));
+		}
+	}
+}
+
+/* ---- Giving back ---- */
+
+/* Fills the batch; returns the park that is the next one after it. */
+static struct holding *fill(struct holder *h, bool *ret_last)
+{
+	unsigned max = h->failures > 0 ? 1 : RECORD_FDS_MAX, n = 0;
+	struct holding *p = h->table.given;
+	int r = 0;
+
+	record_batch_clear(&h->batch);
+	for (; p && n < max; p = TAILQ_NEXT(p, list), n++) {
+		int fds[3];
+		unsigned n_fds = holding_fds(p, fds);
+
+		r = record_batch_add(&h->batch, RECORD_HOLD, h->epoch, &p->record,
+				     sizeof(p->record), p->text, record_text_size(&p->record), fds,
+				     n_fds);
+		if (r < 0)
+			break;
+	}
+	if (!p && r == 0)
+		r = record_batch_add(&h->batch, RECORD_END, h->epoch, NULL, 0, NULL, 0, NULL, 0);
+	*ret_last = !p && r == 0;
+	return p;
+}
+
+/* What is next cannot be sent now. While the loop has not read the former ones, it is not to blame. */
+static void note_failure(struct holder *h, int r)
+{
+	int unread = 0;
+
+	(void)ioctl(h->socket, SIOCOUTQ, &unread);
+	h->failures += h->failures == 0 || unread == 0;
+	if (h->failures < FAILURES_MAX || !h->table.given)
+		return;
+	log_limited(h->log, &h->lost, clock_now(), CONFIG_LOG_ERROR,
+		    "the holder of uid %u cannot give park %llu back to the loop (%s): it stays "
+		    "here, and nobody can take it. If it is a Unix socket, too many others are "
+		    "in its queue",
+		    h->uid, (unsigned long long)h->table.given->record.number, strerror(-r));
+	h->table.given = TAILQ_NEXT(h->table.given, list);
+	h->failures = 0;
+}
+
+static void give(struct holder *h)
+{
+	bool last;
+	struct holding *next = fill(h, &last);
+	int r = record_batch_send(&h->batch, h->socket);
+
+	if (r == -EAGAIN)
+		return;
+	if (r < 0) {
+		note_failure(h, r);
+		return;
+	}
+	h->failures = 0;
+	h->table.given = next;
+	h->giving = !last;
+	if (last)
+		holder_table_close_orphans(&h->table);
+}
+
+/* ---- The process ---- */
+
+static int compare_fds(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* Of its parent's fds it needs these, which are lasting ones, or standard error. */
+static void close_others(int *needed, size_t n)
+{
+	unsigned first = FD_LASTING;
+
+	qsort(needed, n, sizeof(*needed), compare_fds);
+	for (size_t i = 0; i < n; i++) {
+		unsigned fd = (unsigned)needed[i];
+
+		if (fd > first)
+			(void)close_range(first, fd - 1, 0);
+		if (fd >= first)
+			first = fd + 1;
+	}
+	(void)close_range(first, ~0U, 0);
+	fd_zone_unplug(); /* what stood there before it was plugged goes, too */
+	(void)fd_zone_plug();
+}
+
+static void set_signals(void)
+{
+	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	sigset_t none;
+
+	/* ^C goes to all of a terminal's processes, and SIGHUP and SIGUSR2 of a careless command to
+	 * all of that name; what they mean is the keeper's to say */
+	(void)sigaction(SIGINT, &ignore, NULL);
+	(void)sigaction(SIGHUP, &ignore, NULL);
+	(void)sigaction(SIGUSR2, &ignore, NULL);
+	(void)sigemptyset(&none);
+	(void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+/* Until there is something to do. */
+static void wait_for_work(struct holder *h)
+{
+	struct pollfd polled = {.fd = h->socket, .events = POLLIN};
+	struct timespec again = {.tv_nsec = AGAIN_MS * MILLISECOND};
+	sigset_t term, before;
+
+	if (h->giving && h->failures == 0)
+		polled.events |= POLLOUT;
+	(void)sigemptyset(&term);
+	(void)sigaddset(&term, SIGTERM);
+	(void)sigprocmask(SIG_BLOCK, &term, &before);
+	if (!*h->stop)
+		(void)ppoll(&polled, 1, h->giving && h->failures > 0 ? &again : NULL, &before);
+	(void)sigprocmask(SIG_SETMASK, &before, NULL);
+}
+
+static void serve(struct holder *h)
+{
+	while (!h->ended) {
+		wait_for_work(h);
+		if (*h->stop)
+			break;
+		hear(h, MESSAGES_A_TURN);
+		if (h->giving && !h->ended)
+			give(h);
+	}
+	h->table.exiting = true;
+	if (!h->ended)
+		hear(h, LAST_MESSAGES);
+}
+
+int holder_close(int socket, int go, const struct log *log)
+{
+	struct pollfd polled = {.fd = go};
+
+	set_signals();
+	(void)prctl(PR_SET_NAME, "readyd-holder");
+	close_others((int[]){go, socket, log->fd}, 3);
+	while (poll(&polled, 1, -1) < 0)
+		;
+	return 0;
+}
+
+int holder_run(const struct holder_options *options)
+{
+	struct holder *h;
+	int status;
+
+	assert(options->socket >= FD_LASTING);
+	set_signals();
+	(void)prctl(PR_SET_NAME, "readyd-holder");
+	close_others((int[]){options->socket, options->log->fd}, 2);
+	h = calloc(1, sizeof(*h));
+	if (!h) {
+		log_error(options->log, "the holder of uid %u cannot start: %s", options->uid,
+			  strerror(ENOMEM));
+		return 1;
+	}
+	h->uid = options->uid;
+	h->socket = options->socket;
+	h->log = options->log;
+	h->stop = options->stop;
+	holder_table_init(&h->table);
+	serve(h);
+	log_site_end(h->log, &h->damaged, CONFIG_LOG_ERROR, "damaged messages to a holder");
+	log_site_end(h->log, &h->stale, CONFIG_LOG_WARNING, "messages that did not fit");
+	log_site_end(h->log, &h->lost, CONFIG_LOG_ERROR, "parks that a holder lost");
+	holder_table_clear(&h->table);
+	status = h->status;
+	free(h);
+	return status;
+}

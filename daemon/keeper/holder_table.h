@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READYD_HOLDER_TABLE_H
+#define READYD_HOLDER_TABLE_H
+
+/*
+ * What a holder has: parks by their tokens, each with its record, texts and fds, and fds that wait
+ * for the word to close them. The table owns all of these fds. Closing one may block for as long as
+ * the client who sent it likes: every call here that closes does so last, and leaves the table in
+ * order before. One thread.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "daemon/edge/record.h"
+
+TAILQ_HEAD(holding_list, holding);
+TAILQ_HEAD(closing_list, closing);
+
+struct holding {
+	struct record record; /* begins with the token, which is the key */
+	int fds[3];           /* in a record's order; the last two may be -1: none */
+	TAILQ_ENTRY(holding) list;
+	uint8_t text[];
+};
+
+struct holder_table {
+	void *tree; /* tsearch(3) */
+	struct holding_list parks;
+	struct holding *given; /* the next to give back; NULL: none */
+	size_t n;
+	bool exiting; /* closes nothing any more: the exit does, which never lingers */
+	struct closing_list closing; /* until GO */
+	struct closing_list orphans; /* of a loop that is dead */
+};
+
+void holder_table_init(struct holder_table *t);
+
+/* Closes all fds, if it is not exiting, and frees all. */
+void holder_table_clear(struct holder_table *t);
+
+/*
+ * HOLD: a new park, or all of one that is there. `fds` are those of the operation: the table takes
+ * them (and sets them to -1) when it returns 0. -ESTALE: what is there is newer. -ENOMEM.
+ */
+int holder_table_hold(struct holder_table *t, const struct record_op *op, int *fds);
+
+/* CHANGE: the same for a record without texts and the parked fd. -ENOENT: there is no such park.
+ * -EINVAL: its texts were others. -ESTALE. */
+int holder_table_change(struct holder_table *t, const struct record_op *op, int *fds);
+
+/* DROP. -ENOENT, -ESTALE. */
+int holder_table_drop(struct holder_table *t, const struct record_drop *drop);
+
+/* CLOSE and GO. -ENOMEM: they are the caller's still. */
+int holder_table_keep(struct holder_table *t, uint32_t number, int *fds, unsigned n_fds);
+void holder_table_close(struct holder_table *t, uint32_t number);
+
+/* Whoever would say GO is dead: all that waits for it now is closed by the second call. */
+void holder_table_orphan(struct holder_table *t);
+void holder_table_close_orphans(struct holder_table *t);
+
+/* The fds of a park, as HOLD sends them: how many. */
+unsigned holding_fds(const struct holding *h, int ret[3]);
+
+#endif
