@@ -13,11 +13,12 @@ cd "$top" || exit 1
 logs=$top/build/long-logs
 passed=0 failed=0
 
-# The random model test, edge and level cores, 50 seeds of a million steps.
+# The random model tests (edge and level cores; parks), 50 seeds of a million steps each.
 part_model() {
 	seed=${READYD_SEED:-$(seconds)}
 	for i in $(seq 50); do
 		build/tests/model --seed $((seed + i)) --steps 1000000 || return 1
+		build/tests/park_model --seed $((seed + i)) --steps 1000000 || return 1
 	done
 }
 
@@ -44,6 +45,7 @@ part_sanitize() {
 		status=1
 	}
 	"$s/tests/model" --seed "$(seconds)" --steps 2000000 --paranoid || status=1
+	"$s/tests/park_model" --seed "$(seconds)" --steps 2000000 || status=1
 	READYD=$s/daemon/readyd "$s/tests/conformance/conformance" --full --backend epoll \
 		--also "$logs/sanitize-unit.log" || status=1
 	unset ASAN_OPTIONS UBSAN_OPTIONS

@@ -39,6 +39,8 @@ ENTRY_BEFORE_ANSWER:$wire:items S-019
 FD_KEPT:$wire:items S-010
 RESUME_WITHOUT_WAITS:$back:units
 RESUME_TELLS_TWICE:$back:units
+PARK_UNANSWERED:tests/park_model:units
+PARK_EAGER:tests/park_model:units
 "
 
 b=$top/build/mutants
@@ -52,7 +54,7 @@ trap 'exit 143' TERM
 units() {
 	for program in $built; do
 		set --
-		[ "$program" != tests/model ] || set -- --seed 1 --steps 50000
+		case $program in tests/*model) set -- --seed 1 --steps 50000 ;; esac
 		timeout 60 "$b/$program" "$@" || return
 	done
 }
@@ -81,10 +83,10 @@ verdict() {
 		return 1
 		;;
 	esac
-	# "core:" and "timer heap:" are their checks before they abort
+	# "core:", "parks:" and "timer heap:" are their checks before they abort
 	case $how in
 	items*) said='^not ok S-' ;;
-	*) said='^\[  FAILED  \] [A-Za-z]|^model: difference:|^core: .*\(session |^timer heap: |Assertion .* failed' ;;
+	*) said='^\[  FAILED  \] [A-Za-z]|^model: difference:|^core: .*\(session |^timer heap: |^parks: |Assertion .* failed' ;;
 	esac
 	grep -m 1 -E "$said" "$out" && return
 	echo "something failed, and no test says what: exit status $1"
@@ -114,9 +116,9 @@ echo "$table" | while IFS=: read -r name built how; do
 done >"$work/table"
 
 status=0
-# CRASH_ON_SYNC is no fault but what the keeper's tests make a loop die by
+# CRASH_ON_SYNC and DIE_AT_STEP are no faults but what the tests make a loop die by
 faults=$(grep -rhow 'READYD_MUTANT_[A-Z_]*' protocol config daemon client-lib |
-	grep -v CRASH_ON_SYNC | sort -u)
+	grep -v -e CRASH_ON_SYNC -e DIE_AT_STEP | sort -u)
 for name in $faults; do
 	echo "$table" | grep -q "^${name#READYD_MUTANT_}:" || {
 		echo "not ok ${name#READYD_MUTANT_}: in the code, and not in the table of mutants.sh"
@@ -134,7 +136,7 @@ done
 }
 programs=$(cut -d : -f 2 "$work/table" | tr ' ' '\n' | sort -u)
 numbers=$(sed -n 's/.*:items //p' "$work/table" | tr ' ' '\n' | sort -u)
-built=$(echo "$programs" | grep '^tests/unit_\|^tests/model$')
+built=$(echo "$programs" | grep '^tests/unit_\|^tests/.*model$')
 # shellcheck disable=SC2086
 if ! compile '' $programs >"$out" 2>&1; then
 	not_ok baseline "does not build"

@@ -145,8 +145,10 @@ step_unit() {
 model() {
 	seed=${READYD_SEED:-$(seconds)}
 	for variant in 0 1; do
-		"$1/tests/model" --seed $((seed + variant)) --steps "$2" || return 1
-		echo "ok model seed $((seed + variant))"
+		for program in model park_model; do
+			"$1/tests/$program" --seed $((seed + variant)) --steps "$2" || return 1
+			echo "ok $program seed $((seed + variant))"
+		done
 	done
 }
 

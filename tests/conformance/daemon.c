@@ -50,8 +50,9 @@ static _Noreturn void daemon_exec(const struct daemon *d, const char *program, i
 	close_range(4, ~0U, 0);
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	(void)snprintf(number, sizeof(number), "%d", 3);
-	execl(program, program, "--socket", d->socket, "--config", d->config, "--ready-fd", number,
-	      "--log-level", "debug", (char *)NULL);
+	/* alone: the messages that are tried here include UPGRADE, well-formed and otherwise */
+	execl(program, program, "--no-keeper", "--socket", d->socket, "--config", d->config,
+	      "--ready-fd", number, "--log-level", "debug", (char *)NULL);
 	(void)dprintf(2, "cannot run %s: %s\n", program, strerror(errno));
 	_exit(127);
 }

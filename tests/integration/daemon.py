@@ -29,6 +29,14 @@ def children(pid):
         return [int(child) for child in f.read().split()]
 
 
+def name(pid):
+    try:
+        with open(f"/proc/{pid}/comm", encoding="ascii") as f:
+            return f.read().rstrip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None  # it has just ended
+
+
 class Daemon:
     """readyd on a socket in a folder of its own; killed and removed at the end of a `with`."""
 
@@ -68,8 +76,8 @@ class Daemon:
             time.sleep(0.01)
 
     def loop(self):
-        """The pid of the process that serves: the keeper's only child, or, without one, itself."""
-        pids = children(self.process.pid)
+        """The pid of the process that serves: a child of the keeper, or, without one, itself."""
+        pids = [pid for pid in children(self.process.pid) if name(pid) != "readyd-holder"]
         return pids[0] if pids else self.process.pid
 
     def fds(self):

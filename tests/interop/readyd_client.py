@@ -24,7 +24,7 @@ import struct
 import time
 from typing import NamedTuple, Optional
 
-# Sections 6.16 and 7.
+# Sections 6.17 and 7.
 MAGIC = 0x52454459
 PROTOCOL_LOWEST = 1
 PROTOCOL_HIGHEST = 1
@@ -89,6 +89,7 @@ class Type(enum.IntEnum):
     WATCHES = 0xB2
     TIMERS = 0xB3
     QUOTAS = 0xB4
+    PARKS = 0xB5
 
 
 class Flag(Mask):
@@ -198,6 +199,7 @@ class Happened(enum.IntEnum):
     BREAK = 3
     ANSWER = 4
     FAILURE = 5
+    PARK = 6
 
 
 class Code(Mask):
@@ -251,6 +253,13 @@ class WatchFlag(Mask):
 
     CLOSING = 0x1
     ERROR = 0x2
+
+
+class ParkState(enum.IntEnum):
+    """States of a park, section 6.16."""
+
+    HELD = 0
+    HANDED = 1
 
 
 # Records, chapter 5. Each is a NamedTuple; its fields stand in the order of the wire, `x` in the
@@ -455,6 +464,14 @@ class BreakEntry(NamedTuple):
     pass
 
 
+@record("xBB4xQQ", Happened.PARK)
+class ParkEntry(NamedTuple):
+    read: Code
+    write: Code
+    park: int
+    cookie: int
+
+
 @record("xHIIIQ", Happened.ANSWER)
 class Answer(NamedTuple):
     error: Error
@@ -601,6 +618,35 @@ class QuotaRow(NamedTuple):
     quota: Quota
 
 
+@record("QQQqqIIIIBBBBHBBBBBxi")
+class ParkRow(NamedTuple):
+    cursor: int
+    park: int
+    cookie: int
+    parked: int
+    deadline: int
+    uid: int
+    flags: ParkFlag
+    pid: int
+    worker_pid: int
+    state: ParkState
+    ready: Direction
+    timed_out: int
+    kind: Kind
+    note_length: int
+    name_length: int
+    group_length: int
+    local_length: int
+    peer_length: int
+    interest: Direction
+    fd: int
+
+    @property
+    def tail_lengths(self):
+        """Of name, group and the two addresses: notes are not shown."""
+        return self.name_length, self.group_length, self.local_length, self.peer_length
+
+
 class Layout(NamedTuple):
     """What section 6.1 says of one type."""
 
@@ -653,10 +699,12 @@ LAYOUTS = {
     Type.WATCHES: Layout(WatchRow, 0, RECORDS_MAX),
     Type.TIMERS: Layout(TimerRow, 0, RECORDS_MAX),
     Type.QUOTAS: Layout(QuotaRow, 0, RECORDS_MAX),
+    Type.PARKS: Layout(ParkRow, 0, RECORDS_MAX, MESSAGE_MAX),
 }
 
-READY_RECORDS = {cls.happened: cls for cls in (Entry, TimerEntry, BreakEntry, Answer, Failure)}
-ROWS = (Type.SESSIONS, Type.WATCHES, Type.TIMERS, Type.QUOTAS)
+READY_RECORDS = {cls.happened: cls
+                 for cls in (Entry, TimerEntry, BreakEntry, ParkEntry, Answer, Failure)}
+ROWS = (Type.SESSIONS, Type.WATCHES, Type.TIMERS, Type.QUOTAS, Type.PARKS)
 REPLIES = {
     Type.HELLO: Type.WELCOME,
     Type.GET_STATUS: Type.STATUS,
@@ -664,8 +712,10 @@ REPLIES = {
     Type.LIST_WATCHES: Type.WATCHES,
     Type.LIST_TIMERS: Type.TIMERS,
     Type.LIST_QUOTAS: Type.QUOTAS,
+    Type.LIST_PARKS: Type.PARKS,
 }
-ALWAYS_ANSWERED = (Type.IS_POLL_DESCRIPTOR, Type.LIST_PARKS, Type.LIST_GROUPS, Type.UPGRADE)
+ALWAYS_ANSWERED = (Type.IS_POLL_DESCRIPTOR, Type.LIST_GROUPS, Type.UPGRADE)
+MUST_ASK = (Type.RESET, Type.PARK, Type.TAKE, Type.ACKNOWLEDGE)
 
 
 class Message(NamedTuple):
@@ -689,6 +739,23 @@ class Message(NamedTuple):
         """The names of features in HELLO and WELCOME, the three texts of STATUS."""
         text = self.tail.decode("utf-8", "replace")
         return text.split("\0")[:-1] if self.type is Type.STATUS else text.split()
+
+    @property
+    def parts(self):
+        """The tail of PARK, TAKE or HANDOUT: bytes by name of what they are."""
+        item, = self.records
+        names = [name for name in ("name", "group", "note", "local", "peer")
+                 if hasattr(item, name + "_length")]
+        return dict(zip(names, _cut(self.tail, [getattr(item, name + "_length")
+                                                for name in names])))
+
+
+def _cut(tail, lengths):
+    found, start = [], 0
+    for length in lengths:
+        found.append(tail[start:start + length])
+        start += length
+    return found
 
 
 def encode(*messages):
@@ -759,19 +826,21 @@ def _parse_one(data):
     tail = data[end:end + tail_size]
     for item in records:
         _check(item, tail)
+    if type_ is Type.PARKS and sum(sum(row.tail_lengths) for row in records) != len(tail):
+        raise ValueError("PARKS: lengths that do not add up to the tail")
     if type_ in (Type.HELLO, Type.ERROR) and b"\0" in tail:
         raise ValueError("a zero byte in the text")
     if type_ is Type.STATUS and (tail.count(b"\0") != 3 or not tail.endswith(b"\0")):
         raise ValueError("STATUS has other than three texts")
-    if type_ is Type.RESET and not flags & Flag.ANSWER:
-        raise ValueError("RESET asks for no answer")
+    if type_ in MUST_ASK and not flags & Flag.ANSWER:
+        raise ValueError(f"{type_.name} asks for no answer")
     return Message(type_, tuple(records), tail, flags, serial), size
 
 
 def _check(item, tail):
     """What a layout cannot express."""
-    lengths = sum(value for name, value in zip(item._fields, item) if name.endswith("_length"))
-    if lengths != len(tail) and any(name.endswith("_length") for name in item._fields):
+    lengths = [value for name, value in zip(item._fields, item) if name.endswith("_length")]
+    if lengths and sum(lengths) != len(tail) and not isinstance(item, ParkRow):
         raise ValueError(f"{type(item).__name__}: lengths that do not add up to the tail")
     for name in ("note", "local", "peer"):
         limit = NOTE_MAX if name == "note" else ADDRESS_MAX
@@ -781,6 +850,13 @@ def _check(item, tail):
         raise ValueError("another magic")
     if isinstance(item, TimerEntry) and not item.count:
         raise ValueError("a timer entry without an expiration")
+    if isinstance(item, ParkRow) and item.timed_out > 1:
+        raise ValueError("a row of PARKS that timed out more than once")
+    if isinstance(item, ParkEntry):
+        if not item.read and not item.write:
+            raise ValueError("a park's entry that says nothing")
+        if (item.read | item.write) & ~(Code.READY | Code.TIMEOUT):
+            raise ValueError("a park's entry with a code that it cannot have")
     if isinstance(item, Entry):
         if not item.read and not item.write:
             raise ValueError("an entry that says nothing")
@@ -845,6 +921,51 @@ def timer_stop(id, gen=1):
     return Message(Type.TIMER_STOP, (TimerStop(id, gen),))
 
 
+def park(fd, token, *, name=b"", group=b"", note=b"", local=b"", peer=b"", interest=READ,
+         cookie=0, deadline=0, flags=ParkFlag(0)):
+    """To be answered before the fd is closed (section 11.9, rule 2). Without an fd: None."""
+    item = Park(token, cookie, deadline, flags, -1 if fd is None else _fileno(fd), len(note),
+                len(name), len(group), len(local), len(peer), interest)
+    return Message(Type.PARK, (item,), name + group + note + local + peer, flags=Flag.ANSWER,
+                   fds=() if fd is None else (fd,))
+
+
+def claim(*tokens):
+    return Message(Type.CLAIM, tuple(map(Token, tokens)))
+
+
+def take(*, name=None, group=b"", token=None, number=None):
+    """By name and group, by token, or by number."""
+    return _by(Type.TAKE, name, group, token, number)
+
+
+def drop(*, name=None, group=b"", token=None, number=None):
+    return _by(Type.DROP, name, group, token, number)
+
+
+def _by(type_, name, group, token, number):
+    if name is not None:
+        item, tail = Take(name_length=len(name), group_length=len(group)), name + group
+    elif token is not None:
+        item, tail = Take(token, by=By.TOKEN), b""
+    else:
+        item, tail = Take(park=number, by=By.ID), b""
+    return Message(type_, (item,), tail, flags=Flag.ANSWER)
+
+
+def acknowledge(*tokens):
+    return Message(Type.ACKNOWLEDGE, tuple(map(Held, tokens)), flags=Flag.ANSWER)
+
+
+def held(*statements):
+    """Of pairs: a token, and whether it is held (section 12.6)."""
+    return Message(Type.HELD, tuple(Held(token, int(has)) for token, has in statements),
+                   flags=Flag.ANSWER)
+
+
+NO_TOKEN = bytes(TOKEN_SIZE)
+
+
 def get_status():
     return Message(Type.GET_STATUS)
 
@@ -870,6 +991,16 @@ class Fatal(ConnectionEnded):
         self.error = self.record.error
         self.text = message.tail.decode("utf-8", "replace")
         super().__init__(f"{self.error.name}: {self.text!a}")
+
+
+class Parked(NamedTuple):
+    """A row of PARKS with its part of the tail."""
+
+    row: ParkRow
+    name: bytes
+    group: bytes
+    local: bytes
+    peer: bytes
 
 
 class Refused(Exception):
@@ -986,13 +1117,13 @@ class Connection:
 class Client(Connection):
     """A session: sends requests, collects answers by serial, and events in their order.
 
-    `events` holds entries, timers and breaks; `failures` those of requests that asked for no
-    answer; `handouts` is for the parks of a later version. If `trace` is a list, every record of
-    READY and every reply is appended to it as it comes.
+    `events` holds entries, timers, breaks and parks; `failures` those of requests that asked for
+    no answer; `handouts` the HANDOUTs as they come, whose fds are the caller's to close. If `trace`
+    is a list, every record of READY and every reply is appended to it as it comes.
     """
 
     def __init__(self, address=None, *, features=FEATURES, timeout=5.0, daemon_uids=(),
-                 versions=(PROTOCOL_LOWEST, PROTOCOL_HIGHEST), pipeline=()):
+                 versions=(PROTOCOL_LOWEST, PROTOCOL_HIGHEST), pipeline=(), handle=None):
         super().__init__(address, daemon_uids)
         self.timeout = timeout
         self.events = collections.deque()
@@ -1005,8 +1136,9 @@ class Client(Connection):
         self._late = set()  # UPGRADE's, answered when it is known
         self._refused = collections.defaultdict(list)
         self._done = {}
+        self.handle = os.urandom(TOKEN_SIZE) if handle is None else handle
         try:
-            hello = Message(Type.HELLO, (Hello(MAGIC, *versions, os.urandom(TOKEN_SIZE)),),
+            hello = Message(Type.HELLO, (Hello(MAGIC, *versions, self.handle),),
                             " ".join(features).encode())
             self.pipelined = self.send(hello, *pipeline)
             reply = self.reply(self.pipelined.pop(0))
@@ -1134,6 +1266,26 @@ class Client(Connection):
                 return None
         return self.events.popleft()
 
+    def handout(self, serial):
+        """Awaits the HANDOUT of a TAKE that was answered with OK: the message, with its fd."""
+        limit = time.monotonic() + self.timeout
+        while True:
+            for message in self.handouts:
+                if message.serial == serial:
+                    self.handouts.remove(message)
+                    return message
+            if not self.receive(limit - time.monotonic()) and time.monotonic() >= limit:
+                raise TimeoutError("no HANDOUT")
+
+    def read_to_the_end(self):
+        """What an ended connection still has (section 12.2): sorted as ever, until its end."""
+        try:
+            while self.receive(self.timeout):
+                pass
+        except ConnectionEnded:
+            return
+        raise TimeoutError("the connection does not end")
+
     def now(self):
         """The daemon's clock, in ns."""
         return time.monotonic_ns() + self.clock_offset
@@ -1178,3 +1330,16 @@ class Client(Connection):
 
     def quotas(self, **filters):
         return self.rows(Type.LIST_QUOTAS, **filters)
+
+    def parks(self, **filters):
+        """Parked: rows, each with its name, group and addresses."""
+        cursor, more = 0, True
+        while more:
+            reply = self.reply(self.send(list_rows(Type.LIST_PARKS, cursor=cursor, **filters))[0])
+            texts = iter(_cut(reply.tail, [n for row in reply.records for n in row.tail_lengths]))
+            for row in reply.records:
+                cursor = row.cursor
+                found = Parked(row, *(next(texts) for _ in range(4)))
+                if row.park:
+                    yield found
+            more = bool(reply.flags & Flag.MORE)

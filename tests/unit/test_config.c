@@ -96,6 +96,7 @@ static void defaults_of_a_usual_machine(void **state)
 	assert_int_equal(c.log_level, CONFIG_LOG_NOTICE);
 	assert_int_equal(c.reserve_fds, 64);
 	assert_int_equal(c.hello_timeout, 10000 * MS);
+	assert_int_equal(c.park_max_age, INT64_C(24) * 3600 * 1000 * MS);
 	assert_int_equal(c.stuck_after, 10000 * MS);
 	assert_int_equal(c.limits.value[CONFIG_CONNECTIONS], 7380);
 	assert_int_equal(c.limits.value[CONFIG_WATCHES], 2500000);
@@ -301,7 +302,7 @@ static const struct fault faults[] = {
 	{"Log_Level: info", 1, 1, "did you mean log-level?"},
 	{"zebra: 1", 1, 1,
 	 "there are: socket, backend, log-level, reserve-fds, hello-timeout, stuck-after, "
-	 "limits, users, groups, connect, inspect, upgrade, trusted, ttys"},
+	 "park-max-age, limits, users, groups, connect, inspect, upgrade, trusted, ttys"},
 	{"limits:\n  watchs: 1", 2, 3, "did you mean watches?"},
 	{"users: {root: {watchs: 1}}", 1, 16, "users.\"root\": the limit \"watchs\""},
 	{"backend: epoll\nbackend: poll", 2, 1, "given in line 1 already"},
@@ -348,6 +349,7 @@ static const struct fault faults[] = {
 	{"stuck-after: 99ms", 1, 14, "from 100ms to 60min"},
 	{"stuck-after: 10", 1, 14, "not a time with its unit"},
 	{"hello-timeout: 3601s", 1, 16, "out of range"},
+	{"park-max-age: 525601min", 1, 15, "out of range"},
 	{"hello-timeout: 999999999999999999999min", 1, 16, "out of range"},
 	/* words and paths */
 	{"backend: epol", 1, 10, "did you mean epoll?"},

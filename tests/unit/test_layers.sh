@@ -23,7 +23,7 @@ may() {
 	case $1:$2 in
 	# where the layers meet, only what is meant for others
 	daemon/core/*:daemon/core/*) ;;
-	*:daemon/core/core.h | *:daemon/core/quota.h | *:daemon/util/cleanup.h) ;;
+	*:daemon/core/core.h | *:daemon/core/park.h | *:daemon/core/quota.h | *:daemon/util/cleanup.h) ;;
 	*:daemon/core/*) return 1 ;;
 	esac
 	case $1:$2 in
@@ -73,8 +73,9 @@ for folder in protocol config daemon/core daemon/poller daemon/edge daemon/keepe
 	grep -qx "$folder" "$work/seen" || fail "no include seen in $folder: is this the checkout?"
 done
 
-# The core makes no system call and knows no clock: nothing but the language's own headers.
-pure=' assert errno inttypes limits stdbool stddef stdint stdio stdlib string '
+# The core makes no system call and knows no clock: nothing but the language's own headers, and those
+# of libc's containers.
+pure=' assert errno inttypes limits search stdbool stddef stdint stdio stdlib string sys/queue '
 for file in daemon/core/*.[ch]; do
 	[ "$file" != daemon/util/cleanup.h ] || continue
 	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*<\(.*\)\.h>.*/\1/p' "$file" >"$work/names"

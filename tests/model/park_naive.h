@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef READYD_TESTS_PARK_NAIVE_H
+#define READYD_TESTS_PARK_NAIVE_H
+
+/*
+ * The rules of park.h in the plainest form: arrays, everything counted when it is asked for. Parks
+ * are named by slot, handles by the number of their process. Each call returns what the real one
+ * must return.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/core/park.h"
+
+enum {
+	NAIVE_OWNERS = 2,
+	NAIVE_PARKS = 20,
+	NAIVE_PROCESSES = 60,
+	NAIVE_NAMES = 3, /* 0: none */
+	NOBODY = -1,
+};
+
+struct naive_park {
+	bool exists;
+	bool gone; /* and not freed */
+	bool handed, answered, timed_out;
+	uint8_t interest, ready, end;
+	uint32_t flags;
+	unsigned owner, name;
+	uint16_t note;
+	uint64_t number;
+	uint64_t version; /* one more with each change that a record shows */
+	uint64_t changed; /* the call that put it on the list of changes; 0: not on it */
+	uint64_t connection;
+	int64_t deadline;
+	int maker, worker;
+};
+
+struct naive_handle {
+	bool known, attached;
+	unsigned owner;
+	uint64_t connections;
+};
+
+struct naive {
+	struct naive_park parks[NAIVE_PARKS];
+	struct naive_handle handles[NAIVE_PROCESSES];
+	uint64_t limit[NAIVE_OWNERS][QUOTA_MAX];
+	uint64_t last_number;
+	uint64_t call; /* each gets a number */
+	uint64_t taken, dropped, expired, returned;
+};
+
+uint64_t naive_used(const struct naive *n, unsigned owner, enum quota_kind kind);
+bool naive_is_ready(const struct naive_park *p);
+uint32_t naive_references(const struct naive *n, int handle);
+
+int naive_park(struct naive *n, int maker, unsigned slot, const struct naive_park *new);
+void naive_answered(struct naive *n, unsigned slot);
+int naive_claim(struct naive *n, int maker, unsigned slot);
+int naive_hand(struct naive *n, unsigned slot, int worker);
+void naive_take_back(struct naive *n, unsigned slot);
+/* DROPPED by a request, or EXPIRED by its age. */
+int naive_drop(struct naive *n, unsigned slot, enum park_end end);
+int naive_state_held(struct naive *n, int worker, unsigned slot, bool held);
+void naive_state_no_other(struct naive *n, int worker);
+void naive_disconnected(struct naive *n, int handle);
+void naive_died(struct naive *n, int handle);
+void naive_ready(struct naive *n, unsigned slot, unsigned directions);
+void naive_expire(struct naive *n, int64_t now);
+/* The park is as it was recorded. */
+void naive_restore(struct naive *n, unsigned slot, const struct naive_park *recorded);
+
+#endif
