@@ -13,7 +13,7 @@ import time
 import unittest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from daemon import (ACCESS, ANSWER, ASK, QUOTA, READ, READYD, SOON, TIMER_SET, WATCH, Client,
+from daemon import (ACCESS, ANSWER, ASK, QUOTA, READ, READYD, SOON, SYNC, TIMER_SET, WATCH, Client,
                     Daemon, Ended)
 
 GET_STATUS, STATUS = 0x30, 0xb0
@@ -283,6 +283,40 @@ class Access(unittest.TestCase):
     def test_trusted_uid_is_let_in(self):
         with Daemon("trusted: [65533]\n") as d:
             self.assertEqual(self.connect_as_nobody(d), 0)
+
+    def test_a_reload_shuts_out_whoever_does_not_read_its_answers(self):
+        with Daemon("trusted: [65533]\n") as d:
+            os.chmod(d.folder, 0o755)
+            os.chmod(d.socket, 0o666)
+            ours, theirs = socket.socketpair()
+            pid = os.fork()
+            if pid == 0:
+                as_nobody()
+                client = Client(d.socket)
+                client.socket.settimeout(1)  # the daemon reads no more: its answers are unread
+                try:
+                    while True:
+                        client.send(SYNC, flags=ASK)
+                except TimeoutError:
+                    theirs.send(b"full")
+                while True:
+                    signal.pause()
+            try:
+                ours.settimeout(SOON)
+                self.assertEqual(ours.recv(4), b"full")
+                loop = d.loop()
+                d.write_config("")
+                d.process.send_signal(signal.SIGHUP)
+                d.wait_for_log("configuration read anew")
+                with Client(d.socket) as c:
+                    c.sync()
+                self.assertEqual(d.loop(), loop)
+                self.assertNotIn("SIGABRT", d.log())
+            finally:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                ours.close()
+                theirs.close()
 
     def test_connect_list_rules(self):
         with Daemon("trusted: [65533]\nconnect: [65000]\n") as d:
