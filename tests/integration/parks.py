@@ -318,10 +318,12 @@ class Bench(unittest.TestCase):
 
 
 def variants(rules):
-    """Classes for these tests, for each way that a daemon can run; for the globals of a script."""
+    """Classes for these tests, for each way that a daemon can run; for the globals of a script. With
+    sanitizers, which are slow, it is one way."""
     found = {}
-    for name, config, arguments in (("WithKeeper", "", ()), ("WithoutKeeper", "", ["--no-keeper"]),
-                                    ("WithPoll", "backend: poll\n", ())):
+    ways = [("WithKeeper", "", ()), ("WithoutKeeper", "", ["--no-keeper"]),
+            ("WithPoll", "backend: poll\n", ())]
+    for name, config, arguments in ways[:1 if "ASAN_OPTIONS" in os.environ else None]:
         def start(config=config, arguments=arguments):
             return Daemon(f"trusted: [{OTHER_UID}]\npark-max-age: 0s\n" + config,
                           arguments=arguments)

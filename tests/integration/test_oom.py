@@ -114,6 +114,7 @@ class Scores(unittest.TestCase):
 
 
 class Oom(unittest.TestCase):
+    @unittest.skipIf("ASAN_OPTIONS" in os.environ, "a sanitizer's memory is mostly its own")
     def test_a_loop_that_is_ended_for_want_of_memory(self):
         """Nobody is blamed, although twice the same client had it grow."""
         with Daemon("limits:\n  timers: 4M\n", level=None) as d, \
