@@ -277,6 +277,28 @@ int rd_turn(struct readyd *r, struct rd_waiter *w)
 	return error;
 }
 
+void rd_pause(struct readyd *r, int64_t until)
+{
+	struct rd_waiter w = {0};
+	bool readable;
+
+	while (!r->error && rd_now() < until) {
+		(void)rd_flush(r);
+		if (r->error)
+			return;
+		if (r->led) {
+			if (r->out.size)
+				rd_kick(r);
+			(void)rd_sleep(r, &w, until);
+			continue;
+		}
+		(void)rd_lead(r, false, until, &readable);
+		if (readable && !r->error)
+			(void)rd_receive(r, NULL);
+		pass_events(r);
+	}
+}
+
 int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible)
 {
 	while (!w->done) {
@@ -297,7 +319,8 @@ int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible)
 int rd_ask_once(struct readyd *r, struct rd_request *q, uint32_t epoch, unsigned type,
 		const void *records, size_t count, const int *fds, unsigned n_fds)
 {
-	size_t size = sizeof(struct wire_header) + count * (size_t)wire_record_size(type);
+	size_t size = sizeof(struct wire_header) + count * (size_t)wire_record_size(type) +
+		      wire_align(q->tail_size);
 	int error = rd_out_reserve(r, size, n_fds);
 
 	if (error)

@@ -23,6 +23,7 @@ struct readyd_list {
 	uint32_t epoch;   /* of the connection that the rows came on */
 	uint64_t session; /* the handle's own there */
 	unsigned n, next; /* rows in the message at hand, and which comes next */
+	size_t text;      /* of parks: where the next row's texts begin */
 	_Alignas(8) uint8_t message[WIRE_MESSAGE_MAX];
 };
 
@@ -164,6 +165,7 @@ static int list_make(struct readyd *r, const struct readyd_filter *f, unsigned r
 	l->reply = reply;
 	l->more = true;
 	l->n = l->next = 0;
+	l->text = 0;
 	l->ask = (struct wire_list){
 		.session = filter.session,
 		.uid = filter.uid,
@@ -192,6 +194,11 @@ int readyd_list_timers(struct readyd *r, const struct readyd_filter *f, struct r
 int readyd_list_quotas(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret)
 {
 	return list_make(r, f, WIRE_LIST_QUOTAS, WIRE_QUOTAS, ret);
+}
+
+int readyd_list_parks(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret)
+{
+	return list_make(r, f, WIRE_LIST_PARKS, WIRE_PARKS, ret);
 }
 
 struct readyd_list *readyd_list_free(struct readyd_list *l)
@@ -245,6 +252,7 @@ static int list_ask(struct readyd_list *l)
 	l->session = l->r->session;
 	memcpy(&header, l->message, sizeof(header));
 	l->n = header.count;
+	l->text = sizeof(header) + header.count * (size_t)wire_record_size(l->reply);
 	l->more =
 		header.flags & WIRE_FLAG_MORE && header.count; /* no row, no cursor to go on from */
 	return 0;
@@ -393,6 +401,55 @@ int readyd_next_quota(struct readyd_list *l, struct readyd_quota_info *row)
 	full = (struct readyd_quota_info){.used = w->used, .limit = w->limit, .uid = w->uid};
 	name = wire_quota_name(w->quota);
 	rd_printable(full.name, sizeof(full.name), name, strlen(name));
+	copy_sized(row, &full, sizeof(full));
+	return 1;
+}
+
+/* The next of a row's texts. They were checked when the message was received. */
+static const void *row_text(struct readyd_list *l, size_t n)
+{
+	const void *text = l->message + l->text;
+
+	l->text += n;
+	return text;
+}
+
+int readyd_next_park(struct readyd_list *l, struct readyd_park_info *row)
+{
+	const struct wire_park_row *w;
+	struct readyd_park_info full;
+	const void *p = NULL;
+	const char *kind;
+	RD_KEEP_ERRNO;
+	int result = list_next(l, WIRE_PARKS, &p);
+
+	if (result <= 0)
+		return result;
+	w = p;
+	full = (struct readyd_park_info){
+		.park = w->park,
+		.cookie = w->cookie,
+		.parked = rd_time_from_daemon(l->r, w->parked),
+		.deadline = rd_time_from_daemon(l->r, w->deadline),
+		.uid = w->uid,
+		.flags = w->flags,
+		.pid = w->pid,
+		.worker_pid = w->worker_pid,
+		.fd = w->fd,
+		.handed = w->state == WIRE_PARK_HANDED,
+		.ready = w->ready,
+		.timed_out = w->timed_out,
+		.interest = w->interest,
+		.note_length = w->note_length,
+		.local_length = w->local_length,
+		.peer_length = w->peer_length,
+	};
+	memcpy(full.name, row_text(l, w->name_length), w->name_length);
+	memcpy(full.group, row_text(l, w->group_length), w->group_length);
+	memcpy(full.local, row_text(l, w->local_length), w->local_length);
+	memcpy(full.peer, row_text(l, w->peer_length), w->peer_length);
+	kind = wire_kind_name(w->kind);
+	rd_printable(full.kind, sizeof(full.kind), kind, strlen(kind));
 	copy_sized(row, &full, sizeof(full));
 	return 1;
 }

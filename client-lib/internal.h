@@ -25,6 +25,13 @@
 #include "resume.h"
 #include "waiter.h"
 
+/* Neighbours in the kept list; in a free place `next` is the next free one. 0: none. */
+struct rd_link {
+	uint32_t next, prev;
+};
+
+#include "park.h"
+
 #define RD_TEXT_MAX 640 /* bytes of a sentence, with its zero */
 
 #define RD_CLEANUP(function) __attribute__((cleanup(function)))
@@ -61,13 +68,9 @@ enum {
 	RD_TIMERS_A_CHUNK = 256,
 };
 
-/* In a reference of the kept list: a timer's index, not a watch's. */
+/* In a reference of the kept list: a timer's index, or a park's, not a watch's. */
 #define RD_TIMER UINT32_C(0x80000000)
-
-/* Neighbours in the kept list; in a free place `next` is the next free one. 0: none. */
-struct rd_link {
-	uint32_t next, prev;
-};
+#define RD_PARK UINT32_C(0x40000000)
 
 enum rd_watch_flag {
 	RD_INTEREST = 0x03, /* READYD_READ, READYD_WRITE */
@@ -207,10 +210,11 @@ struct readyd {
 	uint8_t *in;                     /* WIRE_MESSAGE_MAX bytes */
 	const struct wire_entry *unread; /* records of a READY that were not looked at */
 	const struct wire_entry *unread_end;
-	struct rd_places watches, timers;
+	struct rd_places watches, timers, parks;
 	uint32_t kept_first, kept_last; /* references */
 	uint64_t stale;                 /* entries of what is gone, dropped */
 	struct rd_resume resume;
+	struct rd_parking parking;
 };
 
 /* Whether requests can be sent. */
@@ -291,10 +295,68 @@ void rd_timer_keep(struct readyd *r, uint32_t id, uint32_t count);
 void rd_watch_drop(struct readyd *r, uint32_t id);
 void rd_timer_drop(struct readyd *r, uint32_t id);
 
+/* A never used index of places with so many, and so many bytes, in a chunk; 0: no memory. */
+uint32_t rd_places_grow(struct rd_places *p, uint32_t a_chunk, size_t chunk_size);
+
+/* The kept list, by references. */
+void rd_kept_append(struct readyd *r, uint32_t reference);
+void rd_kept_unlink(struct readyd *r, uint32_t reference);
+
 /* Moves kept events to the sink, oldest first. */
 void rd_kept_take(struct readyd *r, struct rd_sink *sink);
 
 void rd_table_free(struct readyd *r);
+
+/* ---- park_table.c ---- */
+
+static inline struct rd_park *rd_park_at(const struct readyd *r, uint32_t index)
+{
+	struct rd_park_chunk *c = r->parks.chunks[index / RD_PARKS_A_CHUNK];
+
+	return &c->park[index % RD_PARKS_A_CHUNK];
+}
+
+/* A live place without a number; 0: no memory. */
+uint32_t rd_park_add(struct readyd *r);
+
+/* Forgets it, with what is kept of it. */
+void rd_park_remove(struct readyd *r, uint32_t index);
+
+/* Its number is known from now on; if another place has that, the new one goes. */
+void rd_park_number(struct readyd *r, uint32_t index, uint64_t number);
+
+/* The place with that number, or 0. */
+uint32_t rd_park_find(const struct readyd *r, uint64_t number);
+
+/* An entry: shown, or kept, if it says something new. */
+void rd_park_entry(struct readyd *r, const struct wire_park_entry *e, struct rd_sink *sink);
+
+/* Moves the event of a park in the kept list. */
+void rd_park_take_kept(struct readyd *r, uint32_t index, struct readyd_event *ret);
+
+/* ---- park.c ---- */
+
+/* What a refused request of parks returns; `what` is the begin of its sentence. */
+int rd_park_refused(struct readyd *r, const struct rd_request *q, const char *what);
+
+/* Fills the record of TAKE and DROP; the tail of at most 2 * WIRE_NAME_MAX bytes goes into `tail`.
+ * *ret_text has room for RD_TEXT_MAX bytes: how to call it in a sentence. 0 or -EINVAL. */
+int rd_park_key(struct readyd *r, const struct readyd_park_key *key, struct wire_take *ret,
+		char *tail, size_t *ret_size, char *ret_text);
+
+/* Whether to ask again after BUSY: waits a little if so. *tries counts. May block. */
+bool rd_park_is_busy(struct readyd *r, const struct rd_request *q, unsigned *tries);
+
+/* ---- take.c ---- */
+
+/* HANDOUT came, with its fd, which is taken over, or -1. false: nobody asked for it. */
+bool rd_handout(struct readyd *r, const struct wire_view *view, int fd);
+
+/* The connection is lost: hand-outs that were promised on it do not come. */
+void rd_takes_lose(struct readyd *r);
+
+/* A new connection: says first of all what this handle holds. Never blocks. */
+void rd_takes_say(struct readyd *r);
 
 /* ---- clock.c ---- */
 
@@ -389,6 +451,9 @@ int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable);
 /* One step of waiting for what is not an event: receives as the leader, or sleeps while another
  * thread does that. May block. 0 or -EINTR. */
 int rd_turn(struct readyd *r, struct rd_waiter *w);
+
+/* Receives, or sleeps, until that time. May block. */
+void rd_pause(struct readyd *r, int64_t until);
 
 /* Receives until w->done. May block. 0, the sticky error, or -EINTR if `interruptible`. */
 int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible);

@@ -21,8 +21,8 @@
  *  - Only readyd_break() may be called from a signal handler. After fork() the child may only
  *    readyd_close() the handle, which leaves the parent's connection alone.
  *  - Times are absolute CLOCK_MONOTONIC of the calling process in ns, waits (delta) relative ns.
- *  - Fds passed in stay the caller's; the library duplicates none. Nothing blocks for longer than
- *    the daemon takes to answer, unless it says so.
+ *  - Fds passed in stay the caller's; the library duplicates none. Those that readyd_take() gives out
+ *    are the caller's. Nothing blocks for longer than the daemon takes to answer, unless it says so.
  *  - Functions that say "asks the daemon" send a request and wait for its answer; meanwhile they
  *    receive and keep entries for the next readyd_poll().
  *
@@ -61,12 +61,13 @@ typedef uint64_t readyd_id;
 #define READYD_EVENT_WATCH 1u
 #define READYD_EVENT_TIMER 2u
 #define READYD_EVENT_BREAK 3u
+#define READYD_EVENT_PARK 4u
 
 struct readyd_event {
-	uint64_t cookie; /* as given at readyd_watch() or readyd_timer_set() */
-	readyd_id id;
-	uint8_t kind; /* READYD_EVENT_... */
-	uint8_t read; /* READYD_READY ...; 0: nothing about this direction */
+	uint64_t cookie; /* as given at readyd_watch(), readyd_timer_set() or readyd_park() */
+	readyd_id id;    /* park: the daemon's number of it */
+	uint8_t kind;    /* READYD_EVENT_... */
+	uint8_t read;    /* READYD_READY ...; 0: nothing about this direction */
 	uint8_t write;
 	uint8_t reserved;
 	uint32_t count; /* timer: expirations since the last event */
@@ -236,6 +237,109 @@ int readyd_timer_set(struct readyd *r, readyd_id *timer, int64_t when, int64_t p
 /* Stops it; no event follows. Asks the daemon. 1: it was pending; 0: it was not (fired, gone). */
 int readyd_timer_stop(struct readyd *r, readyd_id timer);
 
+/* ---- Parking ---- */
+
+/*
+ * A park is an fd that the daemon keeps, with a note, until a process of the same user takes it. It
+ * belongs to the user: it outlives the handle and the process that made it. It has a number, which the
+ * daemon gives; a token, 16 bytes drawn at random; and, if wanted, a name, unique among the user's
+ * parks of one group.
+ */
+
+struct sockaddr;
+
+#define READYD_PARK_DURABLE 0x1u   /* survives the death of the whole service */
+#define READYD_PARK_HOLD_ONLY 0x2u /* need not be pollable: it is held, and never ready */
+#define READYD_PARK_DEADLINE_HAND \
+	0x8u /* at the deadline: an event; else it is shut down and closed */
+
+/* Options of readyd_park(); zeroed ones are defaults. `size` is the size of the struct. */
+struct readyd_park_options {
+	size_t size;
+	const char *name;  /* at most 255 bytes, none of them a control character; NULL: none */
+	const char *group; /* the same */
+	const void *note;  /* for who takes it; at most 2048 bytes */
+	size_t note_length;
+	int64_t deadline;  /* absolute, own CLOCK_MONOTONIC; 0: none */
+	uint64_t cookie;   /* comes back in the event, and to who takes it */
+	uint32_t flags;    /* READYD_PARK_... */
+	uint32_t interest; /* READYD_READ, READYD_WRITE: what makes it ready; 0: READYD_READ */
+};
+
+/*
+ * Parks fd. Asks the daemon; after success the caller closes its own copy. As soon as the park is
+ * ready in a direction of the interest, or its deadline passes (DEADLINE_HAND), this handle's
+ * readyd_poll() has one event READYD_EVENT_PARK, with the park's number as id; READYD_READY, and
+ * READYD_TIMEOUT, once each. Anybody may take it before, or without that. *ret_park is its number,
+ * and ret_token, which has room for 16 bytes, gets its token; both may be NULL.
+ *
+ * If the daemon dies meanwhile, the request is repeated by its token: the fd is parked once.
+ *
+ * -EEXIST: name and group are in use; -EDQUOT: this user's limit of parks, or of the bytes of their
+ * notes; -EACCES: this kind is not admitted (also listening sockets); -EPERM: cannot be polled;
+ * -EOPNOTSUPP: DURABLE, where nothing outlives the daemon; -EINVAL: also one of the daemon's own;
+ * -EMFILE: the daemon's fds; -EAGAIN: no resources, try again; -EBADF; -ENOMEM.
+ */
+int readyd_park(struct readyd *r, int fd, const struct readyd_park_options *options,
+		uint64_t *ret_park, uint8_t *ret_token);
+
+/* How to name a park: the fields that `by` says count. `size` is the size of the struct. */
+struct readyd_park_key {
+	size_t size;
+	uint32_t by; /* READYD_BY_... */
+	uint32_t reserved;
+	const char *name, *group; /* READYD_BY_NAME; group NULL: the empty one */
+	uint64_t park;            /* READYD_BY_ID: its number */
+	const uint8_t *token;     /* READYD_BY_TOKEN: 16 bytes */
+};
+
+#define READYD_BY_NAME 0u
+#define READYD_BY_ID 1u
+#define READYD_BY_TOKEN 2u
+
+/* What was taken: the fd, and what readyd_park() was told. The pointers are good until
+ * readyd_taken_clear(). `size` is set by the caller. */
+struct readyd_taken {
+	size_t size;
+	int fd;         /* close-on-exec; the caller's */
+	uint32_t flags; /* READYD_PARK_... */
+	uint64_t park, cookie;
+	int64_t parked;      /* when; own CLOCK_MONOTONIC */
+	uint8_t read, write; /* READYD_READY, READYD_TIMEOUT */
+	uint16_t reserved;
+	uint32_t note_length;
+	const void *note;                    /* followed by a zero byte */
+	const char *name, *group;            /* "": none */
+	const struct sockaddr *local, *peer; /* as getsockname(2) and getpeername(2) said then */
+	uint32_t local_length, peer_length;  /* 0: not a socket */
+	void *memory;                        /* the library's */
+};
+
+/*
+ * Takes a park, ready or not. Asks the daemon, and returns only when it is settled that the fd is this
+ * process's and nobody else's, whatever dies meanwhile. A park whose readyd_park() has not returned
+ * yet is waited for, 5 s at most. *ret is filled on success only, and is cleared by
+ * readyd_taken_clear().
+ *
+ * -ENOENT: no such park, or somebody else is taking it; -EBUSY: see above; -EMFILE: this process has
+ * no free fd, and the park stays where it is; -EDQUOT: too many are being taken at once;
+ * -EOPNOTSUPP: the daemon's kernel cannot tell of this process's death; -EINVAL; -ENOMEM. -ENOTCONN:
+ * the handle has ended; it is not known then whether the park is still there.
+ */
+int readyd_take(struct readyd *r, const struct readyd_park_key *key, struct readyd_taken *ret);
+
+/* Frees what belongs to it, and closes the fd: set fd to -1 before to keep that. All but `size` is
+ * as unset afterwards; a zeroed one, with fd 0 and no memory, is left alone. */
+void readyd_taken_clear(struct readyd_taken *taken);
+
+/* Says that a park is this handle's, whoever of this user made it: its events come here from now on.
+ * Asks the daemon. -ENOENT; -ENOMEM. */
+int readyd_claim(struct readyd *r, const uint8_t *token);
+
+/* Closes a park. Asks the daemon. -ENOENT: no such park, or somebody is taking it; -EBUSY: as
+ * readyd_take(). */
+int readyd_drop(struct readyd *r, const struct readyd_park_key *key);
+
 /* ---- Polling ---- */
 
 /*
@@ -371,16 +475,36 @@ struct readyd_quota_info {
 	char name[24]; /* as in the configuration: "connections", "watches", ... */
 };
 
+/* A row of parks; its list's filter looks at uid, the maker's pid, and the park's number modulo 2^32
+ * as id. */
+struct readyd_park_info {
+	size_t size;
+	uint64_t park, cookie;
+	int64_t parked, deadline; /* 0: none, or it has passed */
+	uint32_t uid, flags;      /* READYD_PARK_... */
+	uint32_t pid;             /* who parked or claimed it; 0: gone */
+	uint32_t worker_pid;      /* who is taking it; 0: nobody */
+	int32_t fd;               /* the number in the process that parked it; -1: not told */
+	uint8_t handed, ready;    /* 0 or 1; READYD_READ, READYD_WRITE */
+	uint8_t timed_out;        /* 0 or 1: its deadline has passed */
+	uint8_t interest;
+	uint32_t note_length, local_length, peer_length, reserved;
+	uint8_t local[128], peer[128]; /* socket addresses */
+	char kind[16], name[256], group[256];
+};
+
 struct readyd_list; /* an iterator; belongs to its handle */
 
 int readyd_list_sessions(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_list_watches(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_list_timers(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_list_quotas(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
+int readyd_list_parks(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_next_session(struct readyd_list *l, struct readyd_session_info *row);
 int readyd_next_watch(struct readyd_list *l, struct readyd_watch_info *row);
 int readyd_next_timer(struct readyd_list *l, struct readyd_timer_info *row);
 int readyd_next_quota(struct readyd_list *l, struct readyd_quota_info *row);
+int readyd_next_park(struct readyd_list *l, struct readyd_park_info *row);
 struct readyd_list *readyd_list_free(struct readyd_list *l); /* NULL accepted; returns NULL */
 
 /* The library's version ("0.1.0"). Static. */

@@ -3,7 +3,8 @@
 /*
  * Making the session anew: a new connection learns from the table what the old one knew.
  *
- * A sweep goes through the table once: timers first, then watches, up to 253 a message. Two messages
+ * A sweep goes through the table once: timers first, then watches, then parks that are claimed, up to
+ * 253 a message. Two messages
  * at most are unanswered at a time, so that a daemon that a thousand clients come back to serves
  * others in between. When the answer to a WATCH is there, the deadlines and waits of its watches
  * follow, in that order (a wait whose deadline passed meanwhile gets timeout). WATCH reports what
@@ -85,6 +86,8 @@ void rd_rebuild_forget(struct readyd *r)
 	r->n_rewaits = 0;
 	for (uint32_t id = 1; id < r->timers.top; id++)
 		rd_timer_at(r, id)->flags &= ~(uint32_t)RD_TIMER_MADE;
+	for (uint32_t id = 1; id < r->parks.top; id++)
+		rd_park_at(r, id)->flags &= (uint8_t)~RD_PARK_MADE;
 	for (unsigned i = 0; i < RD_WINDOW; i++)
 		s->batches[i].state = RD_BATCH_FREE;
 	s->sweeping = false;
@@ -171,7 +174,7 @@ static void batch_answered(struct readyd *r, struct rd_request *q)
 
 	(void)r;
 	b->next = 0;
-	b->state = b->timers ? RD_BATCH_FREE : RD_BATCH_ANSWERED;
+	b->state = b->type == WIRE_WATCH ? RD_BATCH_ANSWERED : RD_BATCH_FREE;
 }
 
 static void timer_refused(struct readyd *r, uint32_t id, uint32_t arming)
@@ -183,6 +186,15 @@ static void timer_refused(struct readyd *r, uint32_t id, uint32_t arming)
 	r->resume.again = true;
 }
 
+/* It was taken by another, or dropped, or its deadline ended it. */
+static void park_refused(struct readyd *r, uint32_t id, uint32_t gen)
+{
+	const struct rd_park *p = rd_park_at(r, id);
+
+	if (p->flags & RD_PARK_LIVE && p->gen == gen)
+		rd_park_remove(r, id);
+}
+
 static void batch_refused(struct readyd *r, struct rd_request *q, const struct wire_failure *f)
 {
 	struct rd_batch *b = q->context;
@@ -190,8 +202,9 @@ static void batch_refused(struct readyd *r, struct rd_request *q, const struct w
 
 	if (f->index >= b->n)
 		return;
-	if (b->timers) {
-		timer_refused(r, b->id[f->index], b->gen[f->index]);
+	if (b->type != WIRE_WATCH) {
+		(b->type == WIRE_CLAIM ? park_refused : timer_refused)(r, b->id[f->index],
+								       b->gen[f->index]);
 		return;
 	}
 	w = rd_watch_find(r, b->id[f->index], b->gen[f->index]);
@@ -208,7 +221,7 @@ static void batch_refused(struct readyd *r, struct rd_request *q, const struct w
 		rd_watch_close(r, b->id[f->index]);
 }
 
-static struct rd_batch *batch_begin(struct readyd *r, bool timers)
+static struct rd_batch *batch_begin(struct readyd *r)
 {
 	struct rd_batch *b = r->resume.batches;
 
@@ -216,13 +229,24 @@ static struct rd_batch *batch_begin(struct readyd *r, bool timers)
 		if (++b == r->resume.batches + RD_WINDOW)
 			return NULL;
 	b->n = b->next = 0;
-	b->timers = timers;
 	b->request = (struct rd_request){
 		.refused = batch_refused,
 		.answered = batch_answered,
 		.context = b,
 	};
 	return b;
+}
+
+/* false: there is nothing to send. */
+static bool batch_send(struct readyd *r, struct rd_batch *b, uint16_t type, const void *records,
+		       const int *fds)
+{
+	if (!b->n)
+		return false;
+	rd_out_request(r, &b->request, type, records, b->n, fds, fds ? b->n : 0);
+	b->type = type;
+	b->state = RD_BATCH_ASKED;
+	return true;
 }
 
 /* Timers that were not told yet. false: none are left. */
@@ -253,11 +277,7 @@ static bool timers_send(struct readyd *r, struct rd_batch *b)
 			.gen = t->arming,
 		};
 	}
-	if (b->n) {
-		rd_out_request(r, &b->request, WIRE_TIMER_SET, records, b->n, NULL, 0);
-		b->state = RD_BATCH_ASKED;
-	}
-	return b->n != 0;
+	return batch_send(r, b, WIRE_TIMER_SET, records, NULL);
 }
 
 /* Whether the place is a watch to be told. Ends it if its fd is not what it was. */
@@ -300,11 +320,29 @@ static bool watches_send(struct readyd *r, struct rd_batch *b)
 			.mode = w->flags & RD_STREAM ? WIRE_MODE_STREAM : WIRE_MODE_WAIT,
 		};
 	}
-	if (b->n) {
-		rd_out_request(r, &b->request, WIRE_WATCH, records, b->n, fds, b->n);
-		b->state = RD_BATCH_ASKED;
+	return batch_send(r, b, WIRE_WATCH, records, fds);
+}
+
+/* The same for parks. */
+static bool parks_send(struct readyd *r, struct rd_batch *b)
+{
+	struct wire_token records[WIRE_FDS_MAX];
+	size_t most = (r->message_max - sizeof(struct wire_header)) / sizeof(records[0]);
+	struct rd_resume *s = &r->resume;
+
+	most = most < WIRE_FDS_MAX ? most : WIRE_FDS_MAX;
+	most = most < r->records_max ? most : r->records_max;
+	for (; s->park_next < r->parks.top && b->n < most; s->park_next++) {
+		struct rd_park *p = rd_park_at(r, s->park_next);
+
+		if ((p->flags & (RD_PARK_LIVE | RD_PARK_MADE)) != RD_PARK_LIVE || !p->number)
+			continue;
+		p->flags |= RD_PARK_MADE;
+		b->id[b->n] = s->park_next;
+		b->gen[b->n] = p->gen;
+		memcpy(records[b->n++].token, p->token, sizeof(p->token));
 	}
-	return b->n != 0;
+	return batch_send(r, b, WIRE_CLAIM, records, NULL);
 }
 
 /* ---- The sweep ---- */
@@ -313,7 +351,7 @@ void rd_rebuild_begin(struct readyd *r)
 {
 	struct rd_resume *s = &r->resume;
 
-	s->watch_next = s->timer_next = 1;
+	s->watch_next = s->timer_next = s->park_next = 1;
 	s->sweeping = true;
 	s->again = false;
 	s->at = 0;
@@ -347,15 +385,21 @@ static void rebuilt(struct readyd *r)
 /* Sends one message more, if there is a place for it. false: not now, or nothing is left. */
 static bool sweep_on(struct readyd *r)
 {
-	bool timers = r->resume.timer_next < r->timers.top;
-	struct rd_batch *b = batch_begin(r, timers);
+	bool (*send)(struct readyd *, struct rd_batch *) = NULL;
+	struct rd_batch *b = batch_begin(r);
 
-	if (!b || (!timers && r->resume.watch_next >= r->watches.top))
+	if (r->resume.timer_next < r->timers.top)
+		send = timers_send;
+	else if (r->resume.watch_next < r->watches.top)
+		send = watches_send;
+	else if (r->resume.park_next < r->parks.top)
+		send = parks_send;
+	if (!b || !send)
 		return false;
 	/* Its fds and records want a datagram of their own. */
 	if (rd_out_flush(r) || !rd_linked(r))
 		return false;
-	return timers ? timers_send(r, b) || sweep_on(r) : watches_send(r, b);
+	return send(r, b) || sweep_on(r);
 }
 
 static bool sweep_is_done(const struct readyd *r)
@@ -365,7 +409,8 @@ static bool sweep_is_done(const struct readyd *r)
 	for (unsigned i = 0; i < RD_WINDOW; i++)
 		if (s->batches[i].state != RD_BATCH_FREE)
 			return false;
-	return s->timer_next >= r->timers.top && s->watch_next >= r->watches.top;
+	return s->timer_next >= r->timers.top && s->watch_next >= r->watches.top &&
+	       s->park_next >= r->parks.top;
 }
 
 void rd_rebuild(struct readyd *r)

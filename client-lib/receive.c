@@ -23,7 +23,7 @@
  * Kernel behaviour: recv() on SOCK_SEQPACKET with MSG_TRUNC returns the true length; 0 is the end,
  * since no message is empty. A peer that closed with unread requests gives ECONNRESET once, before
  * the messages that are still to be read. Fds that come along uninvited are closed by the kernel,
- * since no room for them is given.
+ * since no room for them is given; while a readyd_take() is under way there is room for its one.
  */
 
 #include "internal.h"
@@ -297,6 +297,16 @@ static bool dispatch_reply(struct readyd *r, const struct wire_header *h, size_t
 
 /* ---- Messages ---- */
 
+static bool dispatch_park(struct readyd *r, const struct wire_park_entry *e, struct rd_sink *sink)
+{
+	unsigned codes = e->read | e->write;
+
+	if (codes == 0 || codes & ~(unsigned)(WIRE_CODE_READY | WIRE_CODE_TIMEOUT))
+		return false;
+	rd_park_entry(r, e, sink);
+	return true;
+}
+
 static bool dispatch_other_record(struct readyd *r, const void *record, struct rd_sink *sink)
 {
 	switch (*(const uint8_t *)record) {
@@ -312,6 +322,8 @@ static bool dispatch_other_record(struct readyd *r, const void *record, struct r
 		return dispatch_answer(r, record);
 	case WIRE_RECORD_FAILURE:
 		return dispatch_failure(r, record);
+	case WIRE_RECORD_PARK:
+		return dispatch_park(r, record, sink);
 	}
 	return false;
 }
@@ -350,7 +362,8 @@ static bool is_fault(uint32_t error)
 	       error == WIRE_E_SURPLUS_FDS;
 }
 
-static int dispatch_other(struct readyd *r, size_t size)
+/* `fd`, if the message is a hand-out, is taken over, and -1 afterwards. */
+static int dispatch_other(struct readyd *r, size_t size, int *fd)
 {
 	static const char ended_format[] = "readyd at %s ended the connection: %s (%s)";
 	const struct wire_error_record *record;
@@ -381,14 +394,23 @@ static int dispatch_other(struct readyd *r, size_t size)
 	case WIRE_WATCHES:
 	case WIRE_TIMERS:
 	case WIRE_QUOTAS:
+	case WIRE_PARKS:
 		if (dispatch_reply(r, &view.header, size))
 			return 1;
 		return garbled(r, "a reply that nobody asked for");
+	case WIRE_HANDOUT: {
+		int handed = *fd;
+
+		*fd = -1;
+		if (rd_handout(r, &view, handed))
+			return 1;
+		return garbled(r, "a hand-out that nobody asked for");
+	}
 	}
 	return garbled(r, "an unexpected message");
 }
 
-static int dispatch_message(struct readyd *r, size_t size, struct rd_sink *sink)
+static int dispatch_message(struct readyd *r, size_t size, int *fd, struct rd_sink *sink)
 {
 	struct wire_header header;
 
@@ -396,7 +418,7 @@ static int dispatch_message(struct readyd *r, size_t size, struct rd_sink *sink)
 		return garbled(r, "a message without a header");
 	memcpy(&header, r->in, sizeof(header));
 	if (header.type != WIRE_READY)
-		return dispatch_other(r, size);
+		return dispatch_other(r, size, fd);
 	if (header.count == 0 || header.count > WIRE_RECORDS_MAX || header.tail || header.flags ||
 	    size != sizeof(header) + header.count * sizeof(struct wire_entry))
 		return garbled(r, "READY of a wrong length");
@@ -407,17 +429,48 @@ static int dispatch_message(struct readyd *r, size_t size, struct rd_sink *sink)
 	return r->error ? r->error : 1;
 }
 
+/* With room for one fd. *ret_fd: that one, close-on-exec; -1: none came. */
+static ssize_t receive_with_fd(struct readyd *r, int *ret_fd)
+{
+	union {
+		struct cmsghdr header;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec part = {.iov_base = r->in, .iov_len = WIRE_MESSAGE_MAX};
+	struct msghdr m = {
+		.msg_iov = &part,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = CMSG_LEN(sizeof(int)), /* the space would do for two */
+	};
+	ssize_t n = recvmsg(r->socket, &m, MSG_DONTWAIT | MSG_TRUNC | MSG_CMSG_CLOEXEC);
+	const struct cmsghdr *c = n < 0 ? NULL : CMSG_FIRSTHDR(&m);
+
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+	    c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(c), sizeof(*ret_fd));
+	return n;
+}
+
+static ssize_t receive_message(struct readyd *r, int *ret_fd)
+{
+	if (r->parking.takes)
+		return receive_with_fd(r, ret_fd);
+	return recv(r->socket, r->in, WIRE_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
+}
+
 int rd_receive(struct readyd *r, struct rd_sink *sink)
 {
 	if (r->unread != r->unread_end)
 		rd_unread_take(r, NULL);
 	while (!r->error && r->socket >= 0) {
-		ssize_t n = recv(r->socket, r->in, WIRE_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
+		RD_CLEANUP_FD int fd = -1;
+		ssize_t n = receive_message(r, &fd);
 
 		if (n > WIRE_MESSAGE_MAX)
 			return garbled(r, "a message that is too long");
 		if (n > 0)
-			return dispatch_message(r, (size_t)n, sink);
+			return dispatch_message(r, (size_t)n, &fd, sink);
 		if (n < 0 && errno == EAGAIN) {
 			r->hot = false;
 			return 0;

@@ -144,6 +144,7 @@ void rd_lose(struct readyd *r, const char *format, ...)
 	r->out.last = SIZE_MAX;
 	r->out.nap = r->hot = r->reset = false;
 	requests_lose(r);
+	rd_takes_lose(r);
 	rd_rebuild_forget(r);
 	s->epoch++;
 	plan_try(r);
@@ -211,6 +212,7 @@ void rd_greeted(struct readyd *r, const struct wire_view *view)
 		(void)rd_end(r, error, "%s", text);
 	} else {
 		r->resume.link = RD_REBUILDING;
+		rd_takes_say(r);
 		rd_rebuild_begin(r);
 	}
 }

@@ -49,7 +49,7 @@ enum rd_batch_state {
 struct rd_batch {
 	struct rd_request request;
 	enum rd_batch_state state;
-	bool timers;
+	uint16_t type; /* enum wire_type: WATCH, TIMER_SET or CLAIM */
 	unsigned n, next;
 	uint32_t id[WIRE_FDS_MAX];
 	uint32_t gen[WIRE_FDS_MAX]; /* as in the table */
@@ -65,7 +65,7 @@ struct rd_resume {
 	unsigned tries;     /* since it was up */
 	unsigned sweeps;    /* that were refused something, in a row */
 	uint32_t epoch;     /* connections that were lost */
-	uint32_t watch_next, timer_next;
+	uint32_t watch_next, timer_next, park_next;
 	uint64_t n; /* how often it came back */
 	uint64_t random;
 	int64_t give_up;    /* ns; 0: never */

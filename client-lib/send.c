@@ -93,7 +93,7 @@ void rd_out_request(struct readyd *r, struct rd_request *q, unsigned type, const
 	r->serial += RD_SERIAL_MASK + 1;
 	q->serial = r->serial | RD_SERIAL_ASKED;
 	size = wire_encode(out->buffer + out->size, WIRE_MESSAGE_MAX - out->size, type, flags,
-			   q->serial, records, count, NULL, 0);
+			   q->serial, records, count, q->tail, q->tail_size);
 	assert(size > 0);
 	out->size += size;
 	out->last = SIZE_MAX;

@@ -13,7 +13,7 @@
  * event that a wait is owed was received and not taken; free once it is taken. A one-shot timer is
  * free when its event is taken.
  *
- * The kept list holds watches and timers with unseen codes or counts, in the order in which they
+ * The kept list holds watches, timers and parks (park_table.c) with unseen codes or counts, in the order in which they
  * got their first one, each at most once: later codes merge. So nothing that is received needs a
  * queue, and memory is bounded by what the program watches.
  *
@@ -30,12 +30,11 @@
 
 /* ---- Places ---- */
 
-/* A never used index; 0: no memory, or all are used. */
-static uint32_t places_grow(struct rd_places *p, uint32_t a_chunk, size_t chunk_size)
+uint32_t rd_places_grow(struct rd_places *p, uint32_t a_chunk, size_t chunk_size)
 {
 	if (p->top == 0)
 		p->top = 1;
-	if (p->top >= RD_TIMER - a_chunk)
+	if (p->top >= RD_PARK - a_chunk)
 		return 0;
 	if (p->top / a_chunk >= p->n_chunks) {
 		void **chunks = realloc(p->chunks, (p->n_chunks + 1) * sizeof(*chunks));
@@ -62,6 +61,8 @@ void rd_table_free(struct readyd *r)
 {
 	places_free(&r->watches);
 	places_free(&r->timers);
+	places_free(&r->parks);
+	free(r->parking.hash);
 }
 
 uint32_t rd_watch_add(struct readyd *r)
@@ -72,7 +73,7 @@ uint32_t rd_watch_add(struct readyd *r)
 	if (id) {
 		r->watches.free = rd_watch_at(r, id)->link.next;
 	} else {
-		id = places_grow(&r->watches, RD_WATCHES_A_CHUNK, sizeof(struct rd_watch_chunk));
+		id = rd_places_grow(&r->watches, RD_WATCHES_A_CHUNK, sizeof(struct rd_watch_chunk));
 		if (!id)
 			return 0;
 	}
@@ -103,7 +104,7 @@ uint32_t rd_timer_add(struct readyd *r)
 	if (id) {
 		r->timers.free = rd_timer_at(r, id)->link.next;
 	} else {
-		id = places_grow(&r->timers, RD_TIMERS_A_CHUNK, sizeof(struct rd_timer_chunk));
+		id = rd_places_grow(&r->timers, RD_TIMERS_A_CHUNK, sizeof(struct rd_timer_chunk));
 		if (!id)
 			return 0;
 	}
@@ -161,10 +162,12 @@ static struct rd_link *link_of(struct readyd *r, uint32_t reference)
 {
 	if (reference & RD_TIMER)
 		return &rd_timer_at(r, reference & ~RD_TIMER)->link;
+	if (reference & RD_PARK)
+		return &rd_park_at(r, reference & ~RD_PARK)->link;
 	return &rd_watch_at(r, reference)->link;
 }
 
-static void list_append(struct readyd *r, uint32_t reference)
+void rd_kept_append(struct readyd *r, uint32_t reference)
 {
 	struct rd_link *l = link_of(r, reference);
 
@@ -176,7 +179,7 @@ static void list_append(struct readyd *r, uint32_t reference)
 	r->kept_last = reference;
 }
 
-static void list_unlink(struct readyd *r, uint32_t reference)
+void rd_kept_unlink(struct readyd *r, uint32_t reference)
 {
 	struct rd_link *l = link_of(r, reference);
 
@@ -199,7 +202,7 @@ void rd_watch_keep(struct readyd *r, uint32_t id, uint8_t read, uint8_t write)
 	w->kept[1] |= write;
 	if (!(w->flags & RD_LISTED)) {
 		w->flags |= RD_LISTED;
-		list_append(r, id);
+		rd_kept_append(r, id);
 	}
 }
 
@@ -211,7 +214,7 @@ void rd_timer_keep(struct readyd *r, uint32_t id, uint32_t count)
 		t->count = UINT32_MAX;
 	if (!(t->flags & RD_TIMER_LISTED)) {
 		t->flags |= RD_TIMER_LISTED;
-		list_append(r, id | RD_TIMER);
+		rd_kept_append(r, id | RD_TIMER);
 	}
 }
 
@@ -221,7 +224,7 @@ void rd_watch_drop(struct readyd *r, uint32_t id)
 
 	if (!(w->flags & RD_LISTED))
 		return;
-	list_unlink(r, id);
+	rd_kept_unlink(r, id);
 	w->flags &= (uint8_t)~RD_LISTED;
 	w->kept[0] = w->kept[1] = 0;
 }
@@ -232,7 +235,7 @@ void rd_timer_drop(struct readyd *r, uint32_t id)
 
 	if (!(t->flags & RD_TIMER_LISTED))
 		return;
-	list_unlink(r, id | RD_TIMER);
+	rd_kept_unlink(r, id | RD_TIMER);
 	t->flags &= ~(uint32_t)RD_TIMER_LISTED;
 	t->count = 0;
 }
@@ -279,6 +282,8 @@ void rd_kept_take(struct readyd *r, struct rd_sink *sink)
 
 		if (r->kept_first & RD_TIMER)
 			take_timer(r, r->kept_first & ~RD_TIMER, e);
+		else if (r->kept_first & RD_PARK)
+			rd_park_take_kept(r, r->kept_first & ~RD_PARK, e);
 		else
 			take_watch(r, r->kept_first, e);
 	}

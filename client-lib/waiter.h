@@ -35,6 +35,8 @@ struct rd_request {
 	uint16_t detail;
 	uint32_t limit;
 	uint64_t value;
+	const void *tail; /* goes with the request */
+	size_t tail_size;
 	/* Told of each refused record; NULL: the first one is noted above. */
 	void (*refused)(struct readyd *r, struct rd_request *q, const struct wire_failure *f);
 	/* Told, in the turn when it happens, that the answer came, or that the connection was lost before

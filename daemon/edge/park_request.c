@@ -279,7 +279,7 @@ static void claim(struct request *q, const struct wire_token *w)
 		refuse(q, r);
 		return;
 	}
-	q->value++;
+	q->value = p->number;
 	p->caller_flags &= ~(uint32_t)(PARKING_TOLD | PARKING_TOLD_TIMEOUT);
 	parking_tell(p);
 }
