@@ -18,6 +18,8 @@
  * matter: the library's sentence names the group and the command.
  */
 
+#define GIVE_UP_NS INT64_C(30000000000)
+
 int64_t ctl_now(void)
 {
 	struct timespec now;
@@ -53,8 +55,9 @@ static int connect_daemon(const struct ctl *ctl, struct readyd **ret, char **ret
 		.size = sizeof(options),
 		.socket = ctl->socket,
 		/* A person is waiting: an end is to be told, not to be sat out. */
-		.flags = READYD_NO_RESUME |
+		.flags = (ctl->resume ? 0 : READYD_NO_RESUME) |
 			 (ctl->given & CTL_PRIVATE ? READYD_PRIVATE_IF_NEEDED : 0u),
+		.give_up = ctl->resume ? GIVE_UP_NS : 0,
 	};
 
 	return readyd_connect(&options, ret, ret_sentence);

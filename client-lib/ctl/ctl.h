@@ -19,6 +19,10 @@ enum ctl_status {
 	CTL_USAGE = 2,
 	CTL_NO_DAEMON = 3,
 	CTL_FAILED = 4,
+	/* take: as env(1) */
+	CTL_NOT_RUN = 125,
+	CTL_NOT_EXECUTABLE = 126,
+	CTL_NOT_A_COMMAND = 127,
 };
 
 /* Options, as bits: which were given, and which a verb takes. */
@@ -36,6 +40,13 @@ enum ctl_option_bit {
 	CTL_ALL = 0x400,
 	CTL_HELP = 0x800,
 	CTL_VERSION = 0x1000,
+	CTL_FD = 0x2000,
+	CTL_NAME = 0x4000,
+	CTL_GROUP = 0x8000,
+	CTL_NOTE = 0x10000,
+	CTL_DEADLINE = 0x20000,
+	CTL_DURABLE = 0x40000,
+	CTL_HOLD_ONLY = 0x80000,
 };
 
 struct ctl {
@@ -44,6 +55,10 @@ struct ctl {
 	const char *socket;
 	struct readyd_filter filter;
 	int64_t timeout;  /* ns; -1: none */
+	int64_t deadline; /* ns from now */
+	const char *name, *group, *note;
+	int fd;           /* to park */
+	bool resume;      /* a daemon that is restarted is waited for, 30 s at most */
 	char **arguments; /* of the verb, without it */
 	int n_arguments;
 };
@@ -68,6 +83,10 @@ int command_quotas(const struct ctl *ctl);
 int command_show(const struct ctl *ctl);
 int command_wait(const struct ctl *ctl);
 int command_break(const struct ctl *ctl);
+int command_park(const struct ctl *ctl);
+int command_take(const struct ctl *ctl);
+int command_parked(const struct ctl *ctl);
+int command_drop(const struct ctl *ctl);
 int command_upgrade(const struct ctl *ctl);
 int command_version(const struct ctl *ctl);
 int command_help(const struct ctl *ctl);
@@ -82,6 +101,10 @@ int ctl_connect(const struct ctl *ctl, struct readyd **ret);
 
 /* Connects without a word. 0 or negative errno. */
 int ctl_try_connect(const struct ctl *ctl, struct readyd **ret);
+
+/* What names a park for take and drop: --name and --group, or else the first argument, its number.
+ * *ret_used: whether that was used. CTL_DONE or CTL_USAGE. */
+int ctl_park_key(const struct ctl *ctl, struct readyd_park_key *ret, bool *ret_used);
 
 /* Says why a request failed, in the library's words, and returns the exit status for `error`
  * (negative errno). */

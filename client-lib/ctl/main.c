@@ -39,6 +39,16 @@ const struct ctl_verb ctl_verbs[] = {
 	{"show", "SESSION/ID", "all about one watch", LISTS, 1, 1, command_show},
 	{"wait", "FD[:r|w|rw]...", "wait until fds are ready; needs no daemon",
 	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND | CTL_TIMEOUT | CTL_ALL, 1, -1, command_wait},
+	{"park", "", "hand an fd to the daemon to keep, and print its id",
+	 LISTS | CTL_FD | CTL_NAME | CTL_GROUP | CTL_NOTE | CTL_DEADLINE | CTL_DURABLE |
+		 CTL_HOLD_ONLY,
+	 0, 0, command_park},
+	{"take", "[ID] COMMAND...", "take a parked fd, and run COMMAND on it",
+	 CTL_SOCKET | CTL_NAME | CTL_GROUP, 1, -1, command_take},
+	{"parked", "", "the parked fds: whose, since when, ready or not", LISTS | CTL_PID | CTL_UID,
+	 0, 0, command_parked},
+	{"drop", "[ID]", "close a parked fd",
+	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND | CTL_NAME | CTL_GROUP, 0, 1, command_drop},
 	{"break", "SESSION", "wake the poll of a session", LISTS, 1, 1, command_break},
 	{"upgrade", "", "have the program that is installed now take over",
 	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND, 0, 0, command_upgrade},
@@ -67,6 +77,13 @@ static const struct ctl_option ctl_options[] = {
 	{"overdue", 0, NULL, "only watches with an overdue deadline", CTL_OVERDUE},
 	{"timeout", 't', "SECONDS", "wait no longer (also 500ms, 2s, 1min)", CTL_TIMEOUT},
 	{"all", 0, NULL, "wait until all fds are ready at once", CTL_ALL},
+	{"fd", 0, "FD", "park this fd (default: 0)", CTL_FD},
+	{"name", 0, "NAME", "of the park: one fd a name, user and group", CTL_NAME},
+	{"group", 0, "GROUP", "of the park's name", CTL_GROUP},
+	{"note", 0, "TEXT", "for who takes it, 2048 bytes at most", CTL_NOTE},
+	{"deadline", 0, "SECONDS", "then it is closed (also 500ms, 2s, 1min)", CTL_DEADLINE},
+	{"durable", 0, NULL, "it survives the death of the whole service", CTL_DURABLE},
+	{"hold-only", 0, NULL, "keep it without looking whether it is ready", CTL_HOLD_ONLY},
 	{"help", 'h', NULL, "print this text, or with a verb that verb's", CTL_HELP},
 	{"version", 0, NULL, "print the versions of readyctl and its library", CTL_VERSION},
 };
@@ -105,9 +122,10 @@ int ctl_print_help(const struct ctl_verb *verb)
 			verb->options ? " [OPTION]..." : "", *verb->arguments ? " " : "",
 			verb->arguments, verb->name, verb->summary);
 	} else {
-		fprintf(page.file, "Usage: readyctl [OPTION]... VERB [ARGUMENT]...\n\n"
-				   "Shows who waits on what in readyd, and waits for shells.\n\n"
-				   "Verbs:\n");
+		fprintf(page.file,
+			"Usage: readyctl [OPTION]... VERB [ARGUMENT]...\n\n"
+			"Shows who waits on what in readyd, waits for shells, parks fds.\n\n"
+			"Verbs:\n");
 		for (const struct ctl_verb *v = ctl_verbs; v->name; v++)
 			fprintf(page.file, "  %-9s%-17s%s\n", v->name, v->arguments, v->summary);
 	}
@@ -117,7 +135,8 @@ int ctl_print_help(const struct ctl_verb *verb)
 			print_option(page.file, &ctl_options[i]);
 	fprintf(page.file,
 		"\nExit status: 0 done, 1 refused or not found (wait: time over), 2 usage,\n"
-		"3 no daemon, 4 any other failure. More in readyctl(1).\n");
+		"3 no daemon, 4 any other failure; take: COMMAND's, or 125 to 127 as env(1).\n"
+		"More in readyctl(1).\n");
 	return output_page_finish(&page);
 }
 
@@ -187,14 +206,35 @@ static int parse_value(struct ctl *ctl, const struct ctl_option *o, const char *
 	case CTL_TIMEOUT:
 		good = !text_parse_span(text, &ctl->timeout);
 		break;
+	case CTL_DEADLINE:
+		good = !text_parse_span(text, &ctl->deadline);
+		break;
+	case CTL_FD:
+		good = !text_parse_number(text, INT32_MAX, &number);
+		if (good)
+			ctl->fd = (int)number;
+		break;
+	case CTL_NAME:
+		ctl->name = text;
+		good = *text != 0;
+		break;
+	case CTL_GROUP:
+		ctl->group = text;
+		break;
+	case CTL_NOTE:
+		ctl->note = text;
+		break;
 	default:
 		break;
 	}
 	if (good)
 		return CTL_DONE;
 	ctl_complain("--%s: '%s' is no %s", o->name, text,
-		     o->bit == CTL_TIMEOUT  ? "span of time; write 5, 0.5, 500ms, 2s or 1min"
+		     o->bit & (CTL_TIMEOUT | CTL_DEADLINE)
+			     ? "span of time; write 5, 0.5, 500ms, 2s or 1min"
 		     : o->bit == CTL_SOCKET ? "path"
+		     : o->bit == CTL_NAME   ? "name"
+		     : o->bit == CTL_FD     ? "fd; write its number"
 					    : "number from 1 up");
 	return CTL_USAGE;
 }
@@ -267,6 +307,10 @@ static int check_usage(const struct ctl *ctl, const struct ctl_verb *verb)
 	if (ctl->n_arguments < verb->least || (verb->most >= 0 && ctl->n_arguments > verb->most)) {
 		ctl_complain("usage: readyctl %s%s%s", verb->name, *verb->arguments ? " " : "",
 			     verb->arguments);
+		return CTL_USAGE;
+	}
+	if ((ctl->given & CTL_GROUP) && !(ctl->given & CTL_NAME)) {
+		ctl_complain("--group goes with --name: a group is a set of names");
 		return CTL_USAGE;
 	}
 	return CTL_DONE;

@@ -96,6 +96,9 @@ TABLES = {
     "quotas": fields("command_quotas.c"),
     "show": fields("command_show.c"),
     "wait": fields("command_wait.c"),
+    "park": fields("command_park.c"),
+    "parked": fields("command_parked.c"),
+    "drop": fields("command_drop.c"),
     "break": fields("command_break.c"),
     "upgrade": fields("command_upgrade.c"),
     "version": fields("command_version.c"),
@@ -132,7 +135,7 @@ class VerbTest(unittest.TestCase):
         self.assertEqual(sorted(subsections()), sorted(verbs()))
 
     def test_every_verb_has_its_table_here(self):
-        self.assertEqual(set(TABLES), set(verbs()) - {"help"})
+        self.assertEqual(set(TABLES), set(verbs()) - {"help", "take"})
         for name in sorted(CTL.glob("*.c")):
             if "struct output_field " in name.read_text():
                 self.assertIn(name.name, {"command_%s.c" % verb for verb in TABLES} |
@@ -151,7 +154,7 @@ class VerbTest(unittest.TestCase):
                 self.assertEqual(names - defined_names(subsections()[verb]), set())
 
     def test_the_page_defines_no_json_name_that_is_not_there(self):
-        arrays = {"sessions", "watches", "timers", "quotas", "ready"}
+        arrays = {"sessions", "watches", "timers", "quotas", "parks", "ready"}
         for verb, table in TABLES.items():
             with self.subTest(verb=verb):
                 names = {key for _, key, json in table if json}
