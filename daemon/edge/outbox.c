@@ -79,9 +79,10 @@ int outbox_add_record(struct outbox *o, struct outbox_chain *chain, const void *
 	struct outbox_message *m = chain->last ? at(o, chain->last) : NULL;
 	struct wire_header *header = m ? (struct wire_header *)(void *)m->bytes : NULL;
 
-	if (!m || header->type != WIRE_READY || header->count == WIRE_RECORDS_MAX)
+	/* Only the area's last message can grow: another chain may have had a word since. */
+	if (!m || header->type != WIRE_READY || header->count == WIRE_RECORDS_MAX ||
+	    (uint8_t *)m + sizeof(*m) + m->size != o->area + o->used)
 		return outbox_add_message(o, chain, WIRE_READY, 0, 0, record, 1, NULL, 0);
-	assert((uint8_t *)m + sizeof(*m) + m->size == o->area + o->used);
 	if (OUTBOX_SIZE - o->used < RECORD)
 		return -ENOBUFS;
 	memcpy(m->bytes + m->size, record, RECORD);

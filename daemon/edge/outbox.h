@@ -64,7 +64,8 @@ static inline bool outbox_has_room(const struct outbox *o)
 	return OUTBOX_SIZE - o->used >= OUTBOX_ROOM;
 }
 
-/* Adds a record to the chain's last message if that is a READY with room, else to a new one.
+/* Adds a record to the chain's last message if that is a READY with room, and the last of the area,
+ * else to a new one.
  * -ENOBUFS: the area is full (not within OUTBOX_ROOM of a datagram). */
 int outbox_add_record(struct outbox *o, struct outbox_chain *chain, const void *record);
 

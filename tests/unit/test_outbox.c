@@ -68,6 +68,38 @@ static void worst_datagram_of_each_type_fits(void **state)
 	assert_true(types > 20);
 }
 
+/* What is added to two chains in turn: records of one message lie together. */
+static void records_of_two_chains_in_turn(void **state)
+{
+	struct wire_failure failure = {.kind = WIRE_RECORD_FAILURE};
+	struct outbox_chain chains[2] = {{0}};
+	struct outbox *o = *state;
+
+	outbox_clear(o);
+	for (unsigned i = 0; i < 6; i++) {
+		failure.serial = i;
+		assert_int_equal(outbox_add_record(o, &chains[i / 2 % 2], &failure), 0);
+	}
+	for (unsigned k = 0; k < 2; k++) {
+		struct backlog *b = NULL;
+		const uint8_t *message;
+		unsigned next = 2 * k;
+		size_t size;
+
+		assert_int_equal(outbox_save(o, &chains[k], &b), 0);
+		for (; (message = backlog_next(b, &size)); backlog_drop_next(b), next += 4) {
+			struct wire_view view;
+
+			assert_int_equal(wire_decode(message, size, false, &view, NULL), WIRE_OK);
+			assert_int_equal(view.header.count, 2);
+			memcpy(&failure, view.records, sizeof(failure));
+			assert_int_equal(failure.serial, next);
+		}
+		assert_int_equal(next, k ? 6 : 8);
+		free(b);
+	}
+}
+
 static void a_full_area_refuses(void **state)
 {
 	struct outbox *o = *state;
@@ -136,6 +168,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(worst_datagram_of_each_type_fits),
+		cmocka_unit_test(records_of_two_chains_in_turn),
 		cmocka_unit_test(a_full_area_refuses),
 		cmocka_unit_test(saved_is_what_was_added),
 	};
