@@ -28,7 +28,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define FEATURES "weak edge stream ns"
+#define FEATURES "weak edge stream ns park survive durable"
 #define FLAGS (READYD_PRIVATE_IF_NEEDED | READYD_PRIVATE_ALWAYS | READYD_EINTR | READYD_NO_RESUME)
 #define HELLO_NS INT64_C(5000000000)
 

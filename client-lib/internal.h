@@ -20,17 +20,11 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "park.h"
 #include "protocol/wire.h"
 #include "readyd.h"
 #include "resume.h"
 #include "waiter.h"
-
-/* Neighbours in the kept list; in a free place `next` is the next free one. 0: none. */
-struct rd_link {
-	uint32_t next, prev;
-};
-
-#include "park.h"
 
 #define RD_TEXT_MAX 640 /* bytes of a sentence, with its zero */
 

@@ -20,6 +20,11 @@ enum {
 		128, /* at once: what all of them say in HELD fits into the smallest message */
 };
 
+/* Neighbours in the kept list; in a free place `next` is the next free one. 0: none. */
+struct rd_link {
+	uint32_t next, prev;
+};
+
 enum rd_park_flag {
 	RD_PARK_LIVE = 0x1,
 	RD_PARK_LISTED = 0x2, /* in the kept list */

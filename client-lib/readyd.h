@@ -136,7 +136,8 @@ const char *readyd_socket(const struct readyd *r);
 uint32_t readyd_daemon_pid(const struct readyd *r);
 uint64_t readyd_session(const struct readyd *r);
 
-/* 1 if the daemon granted that feature ("weak", "edge", "stream", "ns"), else 0. */
+/* 1 if the daemon granted that feature ("weak", "edge", "stream", "ns", "park",
+ * "survive", "durable"), else 0. */
 int readyd_has_feature(const struct readyd *r, const char *name);
 
 /* A sentence about why the last call on this handle failed: what happened, to which thing, what

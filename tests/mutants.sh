@@ -39,6 +39,8 @@ ENTRY_BEFORE_ANSWER:$wire:items S-019
 FD_KEPT:$wire:items S-010
 RESUME_WITHOUT_WAITS:$back:units
 RESUME_TELLS_TWICE:$back:units
+PARK_TOLD_TWICE:tests/unit_client_park:units
+TAKE_UNSETTLED:tests/unit_client_park:units
 PARK_UNANSWERED:tests/park_model:units
 PARK_EAGER:tests/park_model:units
 "

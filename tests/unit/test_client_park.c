@@ -652,6 +652,11 @@ static void claimed_parks_are_told_of(void **state)
 	assert_int_equal(readyd_claim(s->r, token), 0);
 	expect_park(s, park, 30);
 	assert_int_equal(readyd_claim(s->r, unknown), -ENOENT);
+	/* Its deadline may be told yet, so it is claimed anew; that it is ready is no news. */
+	die_at(s, 1, BEFORE);
+	assert_int_equal(readyd_sync(s->r), 0);
+	assert_int_equal(s->k.claims, 3);
+	expect_quiet(s);
 	/* Gone behind its back: found out when it comes back. */
 	close(s->k.parks[0].fd);
 	s->k.parks[0].fd = -1;
@@ -659,7 +664,7 @@ static void claimed_parks_are_told_of(void **state)
 	assert_int_equal(readyd_sync(s->r), 0);
 	die_at(s, 1, BEFORE);
 	assert_int_equal(readyd_sync(s->r), 0);
-	assert_int_equal(s->k.claims, 3);
+	assert_int_equal(s->k.claims, 4);
 	expect_quiet(s);
 }
 
