@@ -56,7 +56,8 @@ static unsigned read_one(struct connection *c)
 	unsigned n;
 
 	reading_remove(c);
-	if (c->closing || c->blocked || c->held)
+	/* one that was held back, and has not said yet what was kept, comes again */
+	if (c->closing || c->blocked || c->held || c->backlog)
 		return 0;
 	if (link_is_closed(c->account)) {
 		link_hold(c);
