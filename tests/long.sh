@@ -71,10 +71,13 @@ part_valgrind() {
 	! grep -h '^==' "$logs"/valgrind.[0-9]* | grep -v 'unimplemented fcntl command'
 }
 
-# Programs on libreadyd while the daemon, or its loop, is killed: 10,000 times each.
+# Programs on libreadyd while the daemon, its loop, or its holders are killed: 10,000 times each.
 part_kills() {
 	READYD=$top/build/daemon/readyd READYD_DAEMON=$top/build/daemon/readyd READYD_BUILD=$top/build \
-		READYD_KILLS=${READYD_KILLS:-10000} python3 tests/integration/test_resume.py
+		READYD_KILLS=${READYD_KILLS:-10000} python3 tests/integration/test_resume.py &&
+		READYD=$top/build/daemon/readyd READYCTL=$top/build/client-lib/ctl/readyctl \
+			READYD_BUILD=$top/build READYD_KILLS=${READYD_KILLS:-10000} \
+			python3 tests/integration/test_park.py
 }
 
 # All of it together, and what is done to the daemon at random moments: tests/soak.py.

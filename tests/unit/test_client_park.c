@@ -452,6 +452,7 @@ static int park_end(struct scene *s, const char *name, uint64_t cookie, uint64_t
 /* What is taken is the other end of that, and its only holder is this process. */
 static void expect_whole(struct scene *s, struct readyd_taken *t, int other)
 {
+	struct pollfd end = {.fd = other, .events = POLLIN};
 	char byte = 'x';
 
 	assert_int_equal(write(other, &byte, 1), 1);
@@ -461,6 +462,7 @@ static void expect_whole(struct scene *s, struct readyd_taken *t, int other)
 	assert_int_equal(fcntl(t->fd, F_GETFD), FD_CLOEXEC);
 	readyd_taken_clear(t);
 	assert_int_equal(t->fd, -1);
+	assert_int_equal(poll(&end, 1, 10000), 1);
 	assert_int_equal(read(other, &byte, 1), 0); /* the end: no other copy is left */
 	close(other);
 	(void)s;
