@@ -186,7 +186,7 @@ static void take_answered(struct readyd *r, struct rd_request *q)
 	(void)r;
 	t->serial = q->serial;
 	t->waiter.done = false;
-	t->state = q->error ? RD_TAKE_REFUSED : RD_TAKE_PROMISED;
+	t->state = q->error ? RD_TAKE_ASKING : RD_TAKE_PROMISED;
 }
 
 static int take_refused(struct readyd *r, const struct rd_request *q, const struct wanted *k)
@@ -197,18 +197,19 @@ static int take_refused(struct readyd *r, const struct rd_request *q, const stru
 	return rd_park_refused(r, q, what);
 }
 
-/* Asks, until something has arrived. May block. */
+/* Asks, until something has arrived. By the time that the thread sees it, HELD on another connection
+ * may have settled it already. May block. */
 static int take_ask(struct readyd *r, struct rd_take *t, const struct wanted *k)
 {
 	struct rd_request q;
 	unsigned tries = 0;
 	int error;
 
-	while (t->state != RD_TAKE_ARRIVED) {
+	t->state = RD_TAKE_ASKING;
+	do {
 		error = rd_link_await(r);
 		if (error)
 			return error;
-		t->state = RD_TAKE_ASKING;
 		q = (struct rd_request){
 			.answered = take_answered,
 			.context = t,
@@ -217,18 +218,14 @@ static int take_ask(struct readyd *r, struct rd_take *t, const struct wanted *k)
 		};
 		r->parking.took = true;
 		error = rd_ask_once(r, &q, r->resume.epoch, WIRE_TAKE, &k->record, 1, NULL, 0);
-		if (error)
-			return error;
-		if (q.lost)
+		if (error || q.lost)
 			continue;
 		if (!q.error)
 			error = rd_await(r, &t->waiter, false);
 		else if (!rd_park_is_busy(r, &q, &tries))
 			error = take_refused(r, &q, k);
-		if (error)
-			return error;
-	}
-	return 0;
+	} while (!error && t->state == RD_TAKE_ASKING);
+	return error;
 }
 
 /* There was no room for the fd: the daemon has it back. */
@@ -259,6 +256,8 @@ static int take_acknowledge(struct readyd *r, struct rd_take *t)
 #ifdef READYD_MUTANT_TAKE_UNSETTLED
 	t->state = RD_TAKE_OWNED;
 #endif
+	if (t->state != RD_TAKE_ARRIVED)
+		return 0;
 	/* On another connection HELD has said so already, or is about to. */
 	error = rd_ask_once(r, &q, t->epoch, WIRE_ACKNOWLEDGE, &record, 1, NULL, 0);
 	while (!error && t->state == RD_TAKE_ARRIVED) {

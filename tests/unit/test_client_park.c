@@ -832,23 +832,41 @@ struct taker {
 	unsigned number, got;
 };
 
+/* Asserts are for the test's own thread: this one only counts what went well. */
+static bool round_trip(struct taker *w, const char *name, unsigned i)
+{
+	struct readyd_park_options o = named(name, i);
+	struct readyd_park_key key = key_of(name);
+	struct readyd_taken t = {.size = sizeof(t)};
+	char byte = 'x';
+	int ends[2];
+	bool good;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return false;
+	good = readyd_park(w->s->r, ends[0], &o, NULL, NULL) == 0;
+	close(ends[0]);
+	good = good && readyd_take(w->s->r, &key, &t) == 0 && t.cookie == i &&
+	       strcmp(t.name, name) == 0 && write(ends[1], &byte, 1) == 1 &&
+	       read(t.fd, &byte, 1) == 1;
+	readyd_taken_clear(&t);
+	if (good) {
+		struct pollfd end = {.fd = ends[1], .events = POLLIN};
+
+		good = poll(&end, 1, 10000) == 1 && read(ends[1], &byte, 1) == 0;
+	}
+	close(ends[1]);
+	return good;
+}
+
 static void *taker_run(void *context)
 {
 	struct taker *w = context;
 	char name[16];
 
 	snprintf(name, sizeof(name), "t%u", w->number);
-	for (unsigned i = 0; i < 20; i++) {
-		struct readyd_park_key key = key_of(name);
-		struct readyd_taken t = {.size = sizeof(t)};
-		int other = park_end(w->s, name, i, NULL);
-
-		assert_int_equal(readyd_take(w->s->r, &key, &t), 0);
-		assert_int_equal(t.cookie, i);
-		assert_string_equal(t.name, name);
-		expect_whole(w->s, &t, other);
+	while (w->got < 20 && round_trip(w, name, w->got))
 		w->got++;
-	}
 	return NULL;
 }
 
@@ -867,10 +885,10 @@ static void threads_take_at_once(void **state)
 		die_at(s, 3 + i % 7, (enum moment)(i % 3));
 		nanosleep(&pause, NULL);
 	}
-	for (unsigned i = 0; i < 4; i++) {
+	for (unsigned i = 0; i < 4; i++)
 		pthread_join(w[i].thread, NULL);
+	for (unsigned i = 0; i < 4; i++)
 		assert_int_equal(w[i].got, 20);
-	}
 	assert_int_equal(s->k.taken, 80);
 }
 
