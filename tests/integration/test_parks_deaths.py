@@ -236,7 +236,7 @@ class Deaths(Bench):
         for handle in (maker.handle, os.urandom(16)):
             self.kill_loop()
             client = self.again_client(handle=handle)
-            self.assertEqual(self.ok(client, claim(secret, later)).value, 2)
+            self.assertEqual(self.ok(client, claim(secret, later)).value, number2)
             self.assertEqual(self.entry(client).park, number)
             self.nothing(client)
         b2.send(b"x")

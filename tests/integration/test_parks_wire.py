@@ -346,7 +346,7 @@ class Wire(Bench):
         second, number2, b2 = self.parked(maker, cookie=4)
         b.send(b"x")
         self.assertEqual(self.entry(maker).park, number)
-        self.assertEqual(self.ok(other, claim(secret, second)).value, 2)
+        self.assertEqual(self.ok(other, claim(secret, second)).value, number2)
         self.assertEqual(self.entry(other), ParkEntry(Code.READY, Code(0), number, 3))
         b.send(b"y")
         b2.send(b"x")
@@ -379,10 +379,10 @@ class Wire(Bench):
 
     def test_claim_of_what_is_not_there(self):
         client = self.client()
-        secret, _, _ = self.parked(client)
+        secret, number, _ = self.parked(client)
         outcome = client.call(claim(token(), secret, NO_TOKEN))
         self.assertEqual((outcome.error, outcome.value, outcome.answer.failed),
-                         (Error.NOT_FOUND, 1, 2))
+                         (Error.NOT_FOUND, number, 2))
         self.assertEqual([(item.index, item.error) for item in outcome.failures],
                          [(0, Error.NOT_FOUND), (2, Error.NOT_FOUND)])
         client.send(claim(token()))
