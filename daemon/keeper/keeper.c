@@ -59,7 +59,8 @@ static int open_signals(void)
 	(void)sigaddset(&signals, SIGHUP);
 	(void)sigaddset(&signals, SIGUSR2);
 	(void)sigaddset(&signals, SIGCHLD);
-	/* if it was ignored when we were started, no exit would be told */
+	/* if it was ignored when we were started, no exit would be told. One that is pending is
+	 * discarded by this */
 	(void)sigaction(SIGCHLD, &standard, NULL);
 	(void)sigprocmask(SIG_SETMASK, &signals, NULL);
 	fd = signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -422,6 +423,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 		.upgrade = {.output = -1, .until = INT64_MAX},
 		.status = STATUS_OK,
 	};
+	bool upgraded = image->upgraded;
 	int64_t now;
 
 	service_init(&k.service, options->private_, log);
@@ -430,6 +432,8 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 	holders_init(&k.holders, log, &signals->stop);
 	k.status = init(&k);
 	k.ended = k.status != STATUS_OK;
+	if (upgraded && !k.ended)
+		reap(&k, clock_now()); /* of these no signal tells: see open_signals() */
 	while (!k.ended) {
 		now = clock_now();
 		upgrade_step(&k, now);
