@@ -404,7 +404,7 @@ struct readyd_status {
 	uint64_t turns, events, entries, messages, coalesced, stale, breaks;
 	uint64_t accepted, refused, failures, turn_longest;
 	char version[64], backend[16], socket[256];
-	int64_t began;        /* the daemon as a whole, or its last upgrade */
+	int64_t began;        /* the daemon as a whole; an upgrade goes on */
 	uint64_t restarts;    /* loops that took the place of one that had ended */
 	uint64_t left_behind; /* of those that had to end, how many could not, as of `started` */
 };

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "daemon/edge/record.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "keeper_internal.h"
@@ -105,7 +106,8 @@ static const char *check_fds(struct upgrade_state *s)
 	if (s->starter >= 0)
 		all = make_close_on_exec(s->starter) == 0 && all;
 	for (size_t i = 0; i < s->n_fds; i++)
-		all = make_close_on_exec(s->fds[i].fd) == 0 && all;
+		if (s->fds[i].fd >= 0)
+			all = make_close_on_exec(s->fds[i].fd) == 0 && all;
 	if (!all)
 		return "an fd that it names is not open";
 	return is_listener(&s->listener) ? NULL : "its listening socket is none";
@@ -172,11 +174,12 @@ enum exit_status image_check(const struct options *options, const struct image *
 		log_error(log, "the state of the running daemon cannot be taken over: %s", reason);
 		return STATUS_FAILURE;
 	}
-	if (image->upgraded && image->state.n_fds > 0) {
+	/* even if there are no holders now: there may be when it takes over */
+	if (image->upgraded && image->state.records != RECORD_VERSION) {
 		log_error(log,
-			  "the running daemon has processes that speak version %u of their "
-			  "records, and this program knows none: restart it",
-			  image->state.records);
+			  "the running daemon keeps its parks in records of version %u, and this "
+			  "program knows version %d only: stop the one and start the other",
+			  image->state.records, RECORD_VERSION);
 		return STATUS_FAILURE;
 	}
 	if (settings_load(options, log, &settings, NULL) < 0)
@@ -214,13 +217,34 @@ static void warn_of_socket(const struct keeper *k)
 			    "`socket` has changed in the configuration: restart readyd to use it");
 }
 
-/* What a version that this one does not know has left: nobody else would ever close it. */
-static void close_unknown(struct keeper *k, const struct upgrade_state *s)
+/* Nobody else would ever close what this program does not know. */
+static void adopt_holders(struct keeper *k, const struct upgrade_state *s)
 {
+	bool known = s->records == RECORD_VERSION;
+
+	if (!known)
+		log_error(k->log,
+			  "the parks are in records of version %u, which this program does not "
+			  "know: they are given up",
+			  s->records);
 	for (size_t i = 0; i < s->n_fds; i++) {
-		log_warning(k->log, "an fd of unknown kind %u was handed over, for uid %u: closed",
-			    s->fds[i].kind, s->fds[i].uid);
-		(void)close(s->fds[i].fd);
+		const struct upgrade_fd *f = &s->fds[i];
+		const struct holders_row row = {.kind = (enum holders_kind)f->kind,
+						.uid = f->uid,
+						.pid = f->pid,
+						.socket = f->fd};
+		int r = holders_adopt(&k->holders, &row);
+
+		if (r == 0 && !known && row.socket >= 0)
+			holders_release(&k->holders, row.uid);
+		if (r == 0)
+			continue;
+		log_error(k->log,
+			  "the holder of uid %u (pid %d, kind %u) cannot be taken over (%s): its "
+			  "parks are given up",
+			  row.uid, (int)row.pid, f->kind, strerror(-r));
+		if (row.socket >= 0)
+			(void)close(row.socket);
 	}
 }
 
@@ -233,6 +257,8 @@ enum exit_status upgrade_adopt(struct keeper *k)
 	k->starter = s->starter;
 	k->blame = s->blame;
 	k->left_behind = s->left_behind;
+	k->began = s->began;
+	k->made = s->loops;
 	k->died = s->died;
 	k->served = true;
 	r = load_settings(k, s);
@@ -242,7 +268,7 @@ enum exit_status upgrade_adopt(struct keeper *k)
 	}
 	settings_apply_level(k->options, &k->settings.config, k->log);
 	warn_of_socket(k);
-	close_unknown(k, s);
+	adopt_holders(k, s);
 	log_notice(k->log, "upgraded from readyd %s to readyd " READYD_VERSION "; keeper pid %d",
 		   s->version, (int)getpid());
 	upgrade_state_clear(s);

@@ -26,8 +26,8 @@
  * the next one has all these sockets by inheritance. The holder's end is the holder's alone, so that
  * its death is the end of the socket for the loop.
  *
- * Invariants: of a uid there is at most one entry that has a socket. Entries without are left behind:
- * each is a process that has not ended.
+ * Invariants: of a uid there is at most one entry that works, and so has a socket. The others have
+ * none: each is a process that has not ended.
  */
 
 enum {
@@ -39,7 +39,6 @@ enum {
 
 struct holders_one {
 	TAILQ_ENTRY(holders_one) list;
-	bool closes; /* only a socket, see close_socket() */
 	struct holders_row row;
 };
 
@@ -116,8 +115,8 @@ static bool close_elsewhere(struct holders *hs, uint32_t uid, int socket)
 		free(one);
 		return false;
 	}
-	one->closes = true;
-	add(hs, one, &(struct holders_row){.uid = uid, .pid = pid, .socket = -1});
+	add(hs, one,
+	    &(struct holders_row){.kind = HOLDERS_CLOSES, .uid = uid, .pid = pid, .socket = -1});
 	return true;
 }
 
@@ -153,7 +152,7 @@ static void forget(struct holders *hs, struct holders_one *one)
 static void leave_behind(struct holders *hs, struct holders_one *one, bool stuck, int64_t now)
 {
 	close_socket(hs, one);
-	one->row.since = now;
+	one->row.kind = HOLDERS_LEFT;
 	if (stuck)
 		log_limited(hs->log, &hs->stuck, now, CONFIG_LOG_ERROR,
 			    "the holder of uid %u (pid %d) is stuck in what this user gave it: it "
@@ -233,7 +232,7 @@ int holders_make(struct holders *hs, uint32_t uid, bool replace, int64_t now, in
 	one = calloc(1, sizeof(*one));
 	if (!one)
 		return -ENOMEM;
-	row = (struct holders_row){.uid = uid, .since = now};
+	row = (struct holders_row){.kind = HOLDERS_WORKS, .uid = uid};
 	r = fork_one(hs, &row);
 	if (r < 0) {
 		log_limited(hs->log, &hs->refused, now, CONFIG_LOG_ERROR,
@@ -249,19 +248,32 @@ int holders_make(struct holders *hs, uint32_t uid, bool replace, int64_t now, in
 	return 0;
 }
 
+void holders_release(struct holders *hs, uint32_t uid)
+{
+	struct holders_one *one = find_uid(hs, uid);
+
+	if (!one)
+		return;
+	log_debug(hs->log, "uid %u needs its holder (pid %d) no more", uid, (int)one->row.pid);
+	one->row.kind = HOLDERS_RELEASED;
+	close_socket(hs, one);
+}
+
 /* ---- What becomes of them ---- */
 
 static void log_end(struct holders *hs, const struct holders_one *one, const siginfo_t *info,
 		    int64_t now)
 {
-	const char *what = one->row.socket < 0 ? " that was left behind" : "";
+	const char *what = one->row.kind == HOLDERS_LEFT ? " that was left behind" : "";
 	const char *name;
 
-	if (one->closes && info->si_code == CLD_EXITED)
+	if (info->si_code == CLD_EXITED &&
+	    (one->row.kind == HOLDERS_CLOSES ||
+	     (one->row.kind == HOLDERS_RELEASED && info->si_status == 0)))
 		return;
 	if (info->si_code == CLD_EXITED) {
 		log_limited(hs->log, &hs->deaths, now,
-			    one->row.socket < 0 ? CONFIG_LOG_NOTICE : CONFIG_LOG_WARNING,
+			    one->row.kind == HOLDERS_LEFT ? CONFIG_LOG_NOTICE : CONFIG_LOG_WARNING,
 			    "a holder of uid %u%s (pid %d) ended with status %d", one->row.uid,
 			    what, (int)one->row.pid, info->si_status);
 		return;
@@ -326,7 +338,8 @@ int holders_adopt(struct holders *hs, const struct holders_row *row)
 {
 	struct holders_one *one;
 
-	if (row->pid <= 0)
+	if (row->pid <= 0 || row->kind < HOLDERS_WORKS || row->kind > HOLDERS_CLOSES ||
+	    (row->kind == HOLDERS_WORKS) != (row->socket >= 0))
 		return -EINVAL;
 	if (find_pid(hs, row->pid) || (row->socket >= 0 && find_uid(hs, row->uid)))
 		return -EEXIST;

@@ -23,12 +23,20 @@ enum {
 	HOLDERS_MAX = 4096,   /* in all */
 };
 
+/* The numbers go into the state of an upgrade. */
+enum holders_kind {
+	HOLDERS_WORKS = 1,    /* has a socket; all others have none and are to end */
+	HOLDERS_LEFT = 2,     /* left behind */
+	HOLDERS_RELEASED = 3, /* not needed any more */
+	HOLDERS_CLOSES = 4,   /* closes what another one has left unread */
+};
+
 /* One of them, as it is listed, handed over and taken back. */
 struct holders_row {
+	enum holders_kind kind;
 	uint32_t uid;
 	pid_t pid;
-	int socket;    /* the loop's end; -1: left behind */
-	int64_t since; /* ns, CLOCK_MONOTONIC: made, or left behind */
+	int socket; /* the loop's end; -1 */
 };
 
 TAILQ_HEAD(holders_list, holders_one);
@@ -51,6 +59,10 @@ void holders_init(struct holders *hs, struct log *log, const volatile sig_atomic
  */
 int holders_make(struct holders *hs, uint32_t uid, bool replace, int64_t now, int *ret_socket);
 
+/* The one of this uid, if there is one, has nothing left to keep: it ends by itself when the loop has
+ * closed its socket, too. Another one can be made at once. */
+void holders_release(struct holders *hs, uint32_t uid);
+
 /* A child of this pid has stopped, or ended (waitid(2)). false: it is no holder. */
 bool holders_child_changed(struct holders *hs, const siginfo_t *info, int64_t now);
 
@@ -63,7 +75,8 @@ int holders_get_sockets(const struct holders *hs, struct server_holder **ret, si
 bool holders_next(const struct holders *hs, const struct holders_one **cursor,
 		  struct holders_row *ret);
 
-/* Takes over one, and its socket. -EEXIST: this uid has one, or it is known; -EINVAL; -ENOMEM. */
+/* Takes over one, and its socket. -EEXIST: this uid has one, or it is known; -EINVAL: no kind,
+ * process, or socket; -ENOMEM. */
 int holders_adopt(struct holders *hs, const struct holders_row *row);
 
 /* ---- The end ---- */

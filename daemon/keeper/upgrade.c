@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "channel.h"
+#include "daemon/edge/record.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "keeper_internal.h"
@@ -28,29 +29,49 @@
  * Then the loop is told, answers whoever asked, and ends itself; one that does not is killed, like
  * any that is to end. Clients' connects wait in the backlog of the listening socket, which is
  * never closed. Without a loop this process, same pid, runs the new binary: so whoever supervises
- * it sees nothing, and its children stay its children. Should even that fail, another loop is
- * made.
+ * it sees nothing, and its children stay its children: the holders, whose sockets go along, notice
+ * nothing either, and what the last loop had told them stays in their queues. Should even that
+ * fail, another loop is made.
  *
  * Kernel behaviour: the mask of blocked signals and those that are pending pass through execve(2),
  * handlers become the default: nothing is lost and nothing kills until the new keeper reads its
- * signalfd. A parent-death signal comes when the parent ends, not when it runs another program.
+ * signalfd; but for SIGCHLD, so the new keeper looks once who has ended. A parent-death signal comes when the parent ends, not when it runs another program.
  */
 
 #define TRIAL_TIME INT64_C(10000000000)
 
 /* ---- The state ---- */
 
-/* All memory and fds in it stay the keeper's. */
-static struct upgrade_state collect(const struct keeper *k)
+/* What goes along of the holders; the caller frees it. NULL: no memory. */
+static struct upgrade_fd *collect_holders(const struct holders *hs, size_t *ret_n)
+{
+	struct upgrade_fd *fds = calloc(hs->n + 1, sizeof(*fds));
+	const struct holders_one *cursor = NULL;
+	struct holders_row row;
+
+	*ret_n = 0;
+	while (fds && holders_next(hs, &cursor, &row))
+		fds[(*ret_n)++] = (struct upgrade_fd){
+			.kind = row.kind, .uid = row.uid, .pid = row.pid, .fd = row.socket};
+	return fds;
+}
+
+/* All other memory and fds in it stay the keeper's. */
+static struct upgrade_state collect(const struct keeper *k, struct upgrade_fd *fds, size_t n_fds)
 {
 	return (struct upgrade_state){
 		.keeper = getpid(),
 		.version = READYD_VERSION,
+		.records = RECORD_VERSION,
 		.left_behind = k->left_behind,
+		.began = k->began,
+		.loops = k->made,
 		.died = k->died,
 		.listener = k->listener,
 		.starter = k->starter,
 		.blame = k->blame,
+		.fds = fds,
+		.n_fds = n_fds,
 		.text = k->settings.text,
 		.text_size = k->settings.size,
 	};
@@ -134,12 +155,14 @@ static _Noreturn void be_trial(const struct keeper *k, char **words, int state, 
 static int start_trial(struct keeper *k, int64_t now)
 {
 	CLEANUP_MEMORY char **words = trial_words(k->image);
-	struct upgrade_state collected = collect(k);
+	size_t n_fds;
+	CLEANUP_MEMORY struct upgrade_fd *fds = collect_holders(&k->holders, &n_fds);
+	struct upgrade_state collected = collect(k, fds, n_fds);
 	CLEANUP_FD int state = -1;
 	pid_t keeper = getpid(), pid;
 	int ends[2], r;
 
-	if (!words)
+	if (!words || !fds)
 		return -ENOMEM;
 	state = write_state(&collected);
 	if (state < 0)
@@ -295,8 +318,10 @@ static void kill_trial(const struct upgrade *u)
 
 static int run(struct keeper *k)
 {
-	struct upgrade_state state = collect(k);
-	CLEANUP_FD int fd = write_state(&state);
+	size_t n_fds;
+	CLEANUP_MEMORY struct upgrade_fd *fds = collect_holders(&k->holders, &n_fds);
+	struct upgrade_state state = collect(k, fds, n_fds);
+	CLEANUP_FD int fd = fds ? write_state(&state) : -ENOMEM;
 	int r;
 
 	if (fd < 0)

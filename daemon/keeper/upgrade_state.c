@@ -47,6 +47,8 @@ struct head {
 	uint64_t step_start;
 	uint32_t n_fds;
 	uint32_t text_size;
+	int64_t began;
+	uint64_t loops;
 };
 
 struct kept_out_place {
@@ -68,9 +70,9 @@ struct image {
 	struct kept_out_place kept_out[KEPT_OUT_MAX];
 };
 
-_Static_assert(sizeof(struct head) == 256, "the layout of version 1");
-_Static_assert(sizeof(struct image) == 256 + 16 * 24 && sizeof(struct fd_place) == 16,
-	       "the layout of version 1");
+_Static_assert(sizeof(struct head) == 272, "the layout of version 2");
+_Static_assert(sizeof(struct image) == 272 + 16 * 24 && sizeof(struct fd_place) == 16,
+	       "the layout of version 2");
 _Static_assert(sizeof(((struct listener *)NULL)->address) <= ADDRESS_SIZE, "an address has room");
 
 /* ---- Writing ---- */
@@ -115,6 +117,8 @@ static void put(const struct upgrade_state *s, size_t size, struct image *to)
 		.has_text = s->text != NULL,
 		.n_fds = (uint32_t)s->n_fds,
 		.text_size = s->text ? (uint32_t)s->text_size : 0,
+		.began = s->began,
+		.loops = s->loops,
 	};
 	memcpy(to->head.program, s->version, strnlen(s->version, UPGRADE_VERSION_SIZE - 1));
 	memcpy(to->head.address, s->listener.address,
@@ -180,7 +184,7 @@ static const char *check_head(const struct head *h)
 {
 	if (!is_text(h->program, sizeof(h->program)))
 		return "the version of its writer is none";
-	if (h->keeper <= 0 || h->died < 0 || h->reserved != 0)
+	if (h->keeper <= 0 || h->began < 0 || h->died < 0 || h->reserved != 0)
 		return "a value makes no sense";
 	if (h->listener < FD_LASTING || (h->starter != -1 && h->starter < FD_LASTING) ||
 	    h->starter == h->listener)
@@ -235,9 +239,12 @@ static int check_fds(const struct upgrade_state *s, const char **ret_reason)
 	numbers[n++] = s->listener.fd;
 	numbers[n++] = s->starter;
 	for (size_t i = 0; i < s->n_fds; i++) {
-		if (s->fds[i].fd < FD_LASTING || s->fds[i].pid < 0)
+		const struct upgrade_fd *f = &s->fds[i];
+
+		if (f->pid < 0 || (f->fd < FD_LASTING && (f->fd != -1 || f->pid == 0)))
 			goto wrong;
-		numbers[n++] = s->fds[i].fd;
+		if (f->fd >= 0)
+			numbers[n++] = f->fd;
 	}
 	qsort(numbers, n, sizeof(*numbers), compare_numbers);
 	for (size_t i = 1; i < n; i++)
@@ -278,6 +285,8 @@ static void get(const struct image *from, struct upgrade_state *ret)
 		.keeper = h->keeper,
 		.records = h->records,
 		.left_behind = h->left_behind,
+		.began = h->began,
+		.loops = h->loops,
 		.died = h->died,
 		.starter = h->starter,
 		.listener = {.fd = h->listener,

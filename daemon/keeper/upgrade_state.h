@@ -18,7 +18,7 @@
 #include "daemon/edge/listener.h"
 
 /* Another layout gets another version; a binary reads its own only. */
-#define UPGRADE_STATE_VERSION 1u
+#define UPGRADE_STATE_VERSION 2u
 
 enum {
 	UPGRADE_FDS_MAX = 65536,
@@ -26,20 +26,21 @@ enum {
 	UPGRADE_VERSION_SIZE = 32,
 };
 
-/* An fd that goes along besides those with a place of their own. */
+/* What goes along besides the fds with a place of their own: an fd, a child, or both. */
 struct upgrade_fd {
-	uint32_t
-		kind; /* its owner's number; of a kind that the reader does not know it is closed */
-	uid_t uid;    /* whom it serves */
-	pid_t pid;    /* the child at its other end; 0: none */
-	int fd;
+	uint32_t kind; /* enum holders_kind; of one that the reader does not know it is closed */
+	uid_t uid;     /* whom it serves */
+	pid_t pid;     /* the child at its other end; 0: none */
+	int fd;        /* -1: none, there is a child only */
 };
 
 struct upgrade_state {
 	pid_t keeper;                       /* whose state this is: pid of writer and reader */
 	char version[UPGRADE_VERSION_SIZE]; /* of the program that wrote it */
-	uint32_t records;         /* version of the records that `fds` speak; 0: there are none */
-	unsigned left_behind;     /* children that could not be killed */
+	uint32_t records;                   /* version of the records that its holders speak */
+	unsigned left_behind;               /* loops that could not be killed */
+	int64_t began;                      /* when the daemon did, CLOCK_MONOTONIC */
+	uint64_t loops;                     /* that it has made */
 	int64_t died;             /* when the last loop ended, CLOCK_MONOTONIC; 0: not yet */
 	struct listener listener; /* without its name, which the fd tells */
 	int starter;              /* pidfd; -1: none */

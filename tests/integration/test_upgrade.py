@@ -422,8 +422,8 @@ class Failed(unittest.TestCase):
             self.refused(d, "failed its trial: it died by SIGSEGV")
 
     def test_another_program(self):
-        for text in ("", "echo readyd-upgrade 1\n", "echo readyd-upgrade 2 0.1.0\n",
-                     "printf 'readyd-upgrade 1 0.1.0'\n", "head -c 1000 /dev/zero\n"):
+        for text in ("", "echo readyd-upgrade 2\n", "echo readyd-upgrade 1 0.1.0\n",
+                     "printf 'readyd-upgrade 2 0.1.0'\n", "head -c 1000 /dev/zero\n"):
             with Installed() as d:
                 d.install_script(text)
                 self.refused(d, "it is no readyd that could take over from this one")
@@ -673,7 +673,7 @@ class State(unittest.TestCase):
                                       capture_output=True, text=True, timeout=PATIENCE, check=False)
                 self.assertEqual(done.returncode, status, done.stderr)
                 self.assertEqual(done.stdout, "" if status else
-                                 f"readyd-upgrade 1 {version_of(READYD)}\n")
+                                 f"readyd-upgrade 2 {version_of(READYD)}\n")
 
 
 if __name__ == "__main__":

@@ -293,11 +293,34 @@ static void stuck_ones_are_left_behind_up_to_a_number(void **state)
 	(void)close(reader);
 }
 
+/* It ends when nobody has its socket any more, and another one can be there before. */
+static void one_that_is_released_ends(void **state)
+{
+	struct fixture *f = *state;
+	struct holders_row row = make(f, UID, false), next;
+	struct server_holder *sockets;
+	int loop = dup(row.socket);
+	size_t n;
+
+	holders_release(&f->holders, UID + 1);
+	holders_release(&f->holders, UID);
+	assert_int_equal(holders_get_sockets(&f->holders, &sockets, &n), 0);
+	assert_int_equal(n, 0);
+	free(sockets);
+	check_holder(f, loop, 1, 0);
+	next = make(f, UID, false);
+	(void)close(loop);
+	assert_int_equal(see_change(f, row.pid, WEXITED).si_status, 0);
+	assert_int_equal(f->holders.n, 1);
+	check_holder(f, next.socket, 1, 0);
+	assert_null(strstr(read_log(f), "ended with"));
+}
+
 /* As a keeper does that becomes another program. */
 static void another_keeper_takes_them_over(void **state)
 {
 	struct fixture *f = *state;
-	struct holders_row row = make(f, UID, false), stuck;
+	struct holders_row row = make(f, UID, false), stuck, wrong;
 	const struct holders_one *cursor = NULL;
 	struct holders second;
 	int reader;
@@ -316,6 +339,14 @@ static void another_keeper_takes_them_over(void **state)
 	assert_int_equal(second.n, 2);
 	row.pid++;
 	assert_int_equal(holders_adopt(&second, &row), -EEXIST); /* a second one of this uid */
+	wrong = row;
+	wrong.kind = HOLDERS_CLOSES + 1;
+	assert_int_equal(holders_adopt(&second, &wrong), -EINVAL);
+	wrong.kind = HOLDERS_LEFT;
+	assert_int_equal(holders_adopt(&second, &wrong), -EINVAL);
+	wrong = (struct holders_row){.kind = HOLDERS_WORKS, .uid = UID + 1, .socket = -1};
+	wrong.pid = row.pid;
+	assert_int_equal(holders_adopt(&second, &wrong), -EINVAL);
 	row.pid = 0;
 	assert_int_equal(holders_adopt(&second, &row), -EINVAL);
 	check_holder(f, row.socket, 1, 1);
@@ -367,6 +398,7 @@ int main(void)
 		TEST(what_a_dead_one_left_unread_is_closed_elsewhere),
 		TEST(the_loop_may_know_first),
 		TEST(stuck_ones_are_left_behind_up_to_a_number),
+		TEST(one_that_is_released_ends),
 		TEST(another_keeper_takes_them_over),
 		TEST(all_end),
 	};

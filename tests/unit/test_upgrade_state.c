@@ -21,6 +21,8 @@
 static struct upgrade_fd fds[] = {
 	{.kind = 1, .uid = 1000, .pid = 4711, .fd = 300},
 	{.kind = 2, .uid = 0, .pid = 0, .fd = 256},
+	{.kind = 2, .uid = 1000, .pid = 4712, .fd = -1},
+	{.kind = 2, .uid = 1000, .pid = 4713, .fd = -1},
 };
 
 static char text[] = "log-level: debug\n";
@@ -32,6 +34,8 @@ static struct upgrade_state full(void)
 		.version = "0.1.0+test",
 		.records = 3,
 		.left_behind = 2,
+		.began = 1234567,
+		.loops = 89,
 		.died = 123456789,
 		.listener = {.fd = 260,
 			     .address = "/run/readyd/socket",
@@ -43,7 +47,7 @@ static struct upgrade_state full(void)
 			  .step = {.kind = PROGRESS_SEND, .uid = 5, .pid = 6, .object = 7},
 			  .start = 8},
 		.fds = fds,
-		.n_fds = 2,
+		.n_fds = sizeof(fds) / sizeof(fds[0]),
 		.text = text,
 		.text_size = sizeof(text) - 1,
 	};
@@ -85,6 +89,8 @@ static void everything_comes_back(void **state)
 	assert_string_equal(t.version, "0.1.0+test");
 	assert_int_equal(t.records, 3);
 	assert_int_equal(t.left_behind, 2);
+	assert_int_equal(t.began, 1234567);
+	assert_int_equal(t.loops, 89);
 	assert_int_equal(t.died, 123456789);
 	assert_int_equal(t.listener.fd, 260);
 	assert_string_equal(t.listener.address, "/run/readyd/socket");
@@ -99,7 +105,7 @@ static void everything_comes_back(void **state)
 	assert_int_equal(t.blame.step.object, 7);
 	assert_int_equal(t.blame.start, 8);
 	assert_memory_equal(&t.blame.kept_out, &s.blame.kept_out, sizeof(t.blame.kept_out));
-	assert_int_equal(t.n_fds, 2);
+	assert_int_equal(t.n_fds, sizeof(fds) / sizeof(fds[0]));
 	assert_memory_equal(t.fds, fds, sizeof(fds));
 	assert_int_equal(t.text_size, sizeof(text) - 1);
 	assert_memory_equal(t.text, text, t.text_size);
@@ -182,6 +188,7 @@ static void values_without_sense_are_refused(void **state)
 	static const char number[] = "an fd's number makes no sense";
 	struct upgrade_fd low = {.kind = 1, .fd = 255}, twice[] = {{.fd = 270}, {.fd = 270}};
 	struct upgrade_fd taken = {.fd = 260}, nobody = {.fd = 270, .pid = -1};
+	struct upgrade_fd nothing = {.kind = 2, .fd = -1};
 	struct upgrade_state s = full();
 
 	(void)state;
@@ -189,6 +196,9 @@ static void values_without_sense_are_refused(void **state)
 	check_wrong(&s, "a value makes no sense");
 	s = full();
 	s.died = -1;
+	check_wrong(&s, "a value makes no sense");
+	s = full();
+	s.began = -1;
 	check_wrong(&s, "a value makes no sense");
 	s = full();
 	s.version[0] = '\0';
@@ -224,6 +234,8 @@ static void values_without_sense_are_refused(void **state)
 	s.fds = &taken;
 	check_wrong(&s, number);
 	s.fds = &nobody;
+	check_wrong(&s, number);
+	s.fds = &nothing;
 	check_wrong(&s, number);
 	s.fds = twice;
 	s.n_fds = 2;
