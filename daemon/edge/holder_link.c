@@ -233,10 +233,13 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 			    uid);
 		return; /* link_expire() asks again */
 	}
+	if (k && k->link.state == LINK_UP)
+		lose(k, false); /* asked for twice: the keeper has given up the one before */
 	if (!k || k->link.state != LINK_ABSENT) {
 		(void)close(socket);
 		return;
 	}
+	k->link.wanted = false;
 	k->link.socket = socket;
 	if (add_socket(k) < 0) {
 		lose(k, false);
