@@ -18,12 +18,16 @@
  * States: absent -> up, when the keeper sends the socket of a new one. Returning -> up: it was an
  * earlier loop's, and gives back what it has before anything of its uid is served. When it dies, or
  * does not take anything for a while, it is absent again, all its uid's parks are dirty, and
- * another one is asked for. Meanwhile the uid's connections are held: others notice nothing.
+ * another one is asked for. Meanwhile the uid's connections are held: others notice nothing. Up ->
+ * spared: it had nothing to keep for some seconds. Loop and keeper close its socket, and it ends when
+ * it has done what it was told. Spared -> absent: something is parked; the keeper, who hears all
+ * in order, makes another one.
  *
  * What a holder says is not trusted: its records are checked as a client's requests are.
  */
 
 #define PATIENCE INT64_C(2000000000) /* ns that a holder may take nothing, or say nothing */
+#define IDLE INT64_C(10000000000)    /* ns that it stays with nothing to keep */
 
 enum { MESSAGES_PER_TURN = 16 };
 
@@ -73,9 +77,21 @@ static void release(struct connection *c)
 		sending_queue(c);
 }
 
+static void note_idle(struct parking *k)
+{
+	bool idle = k->link.state == LINK_UP && k->owner->n_parks == 0;
+
+	if (!idle)
+		k->link.idle = 0;
+	else if (k->link.idle == 0)
+		k->link.idle = k->server->now;
+}
+
 static void settle(struct parking *k)
 {
 	struct connection *c;
+
+	note_idle(k);
 
 	if (k->link.state == LINK_RETURNING || !TAILQ_EMPTY(&k->link.dirty))
 		return;
@@ -104,6 +120,7 @@ bool link_is_behind(const struct account *account)
 static void want(struct parking *k, bool replace)
 {
 	k->link.state = LINK_ABSENT;
+	k->link.idle = 0;
 	k->link.wanted = true;
 	k->link.replace = replace;
 	k->link.since = k->server->now;
@@ -146,6 +163,9 @@ static void mark(struct parking *k, struct park *p)
 		TAILQ_INSERT_TAIL(&k->link.dirty, p, dirty);
 	p->caller_flags |= PARKING_DIRTY;
 	k->server->parks_changed = true;
+	k->link.idle = 0;
+	if (k->link.state == LINK_SPARED)
+		want(k, false);
 }
 
 /* It has gone, and its copies with it: whatever the next one is to have is told from the start. */
@@ -218,6 +238,22 @@ bool server_wants_holder(struct server *s, uint32_t *ret_uid, bool *ret_replace)
 		k->link.wanted = false;
 		*ret_uid = k->account->uid;
 		*ret_replace = k->link.replace;
+		return true;
+	}
+	return false;
+}
+
+bool server_spares_holder(struct server *s, uint32_t *ret_uid)
+{
+	struct parking *k;
+
+	TAILQ_FOREACH(k, &s->parkings, list)
+	{
+		if (!k->link.spare)
+			continue;
+		k->link.spare = false;
+		*ret_uid = k->account->uid;
+		parking_end_unused(k);
 		return true;
 	}
 	return false;
@@ -374,7 +410,7 @@ static void flush(struct parking *k)
 {
 	int r = 0;
 
-	if (k->link.state == LINK_ABSENT || k->link.full)
+	if (k->link.state == LINK_ABSENT || k->link.state == LINK_SPARED || k->link.full)
 		return;
 	if (k->link.asking) {
 		r = ask_back(k);
@@ -587,9 +623,22 @@ int64_t link_next_time(const struct server *s)
 	int64_t next = INT64_MAX;
 
 	TAILQ_FOREACH(k, &s->parkings, list)
-	if (k->link.since != 0 && k->link.since + PATIENCE < next)
-		next = k->link.since + PATIENCE;
+	{
+		if (k->link.since != 0 && k->link.since + PATIENCE < next)
+			next = k->link.since + PATIENCE;
+		if (k->link.idle != 0 && k->link.idle + IDLE < next)
+			next = k->link.idle + IDLE;
+	}
 	return next;
+}
+
+static void spare(struct parking *k)
+{
+	assert(k->link.state == LINK_UP && TAILQ_EMPTY(&k->link.dirty));
+	close_socket(k);
+	k->link.state = LINK_SPARED;
+	k->link.idle = 0;
+	k->link.spare = true;
 }
 
 void link_expire(struct server *s)
@@ -598,6 +647,8 @@ void link_expire(struct server *s)
 
 	TAILQ_FOREACH(k, &s->parkings, list)
 	{
+		if (k->link.idle != 0 && k->link.idle + IDLE <= s->now)
+			spare(k);
 		if (k->link.since == 0 || k->link.since + PATIENCE > s->now)
 			continue;
 		if (k->link.state == LINK_ABSENT) {

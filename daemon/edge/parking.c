@@ -21,7 +21,8 @@
  * nothing of it is left in epoll when it is handed out. Its tag is its number: an event that comes
  * late, for a number that another park has by now, is one *ready* too many.
  *
- * A parking with a holder lives as long as the process: so does the holder.
+ * A parking lives while it has parks, handles or a holder, and a holder for some seconds more than
+ * the last park.
  */
 
 /* ---- Making and ending ---- */
@@ -329,10 +330,10 @@ int64_t parking_next_time(const struct server *s)
 
 /* ---- The end of a connection ---- */
 
-/* Nothing is left of it, and no holder is to be kept for the next time. */
-static void end_unused(struct parking *k)
+void parking_end_unused(struct parking *k)
 {
-	if (!k || k->link.state != LINK_NONE || k->owner->n_parks > 0 || k->owner->n_handles > 0)
+	if (!k || (k->link.state != LINK_NONE && k->link.state != LINK_SPARED) || k->link.spare ||
+	    k->owner->n_parks > 0 || k->owner->n_handles > 0)
 		return;
 	parks_end_owner(k->server->parks, k->owner);
 	end(k);
@@ -351,7 +352,7 @@ void parking_end_connection(struct connection *c)
 	while ((p = TAILQ_FIRST(&c->handouts)))
 		parking_queue(p, NULL);
 	if (!c->peer) {
-		end_unused(c->account->parking);
+		parking_end_unused(c->account->parking);
 		return;
 	}
 	/* who ended the connection by itself has nothing more to say; else its word is awaited */
@@ -359,5 +360,5 @@ void parking_end_connection(struct connection *c)
 		parks_disconnected(s->parks, c->peer->handle, s->now);
 	peer_detach(c);
 	parking_sync(s);
-	end_unused(c->account->parking);
+	parking_end_unused(c->account->parking);
 }

@@ -21,6 +21,7 @@ enum link_state {
 	LINK_ABSENT,    /* none, or the last one has gone: one is asked for */
 	LINK_RETURNING, /* it gives back what an earlier loop had given it */
 	LINK_UP,
+	LINK_SPARED, /* none, and none is needed before something is parked */
 };
 
 struct holder_link {
@@ -30,9 +31,11 @@ struct holder_link {
 	bool replace; /* the one that was there is stuck */
 	bool full;    /* its queue; it is watched for room */
 	bool asking;  /* GIVE_BACK is to be sent */
+	bool spare;   /* the keeper is to hear that the last one is not needed */
 	uint32_t epoch;
 	uint64_t returned;       /* parks that came back */
 	int64_t since;           /* waits for it; 0: does not */
+	int64_t idle;            /* it has had nothing to keep since then; 0: it has */
 	struct park_queue dirty; /* parks whose record is to be changed */
 	struct connection_queue waiting;
 };
@@ -73,6 +76,9 @@ void parking_deinit(struct server *s);
 
 /* The account's parking, made if need be. Negative errno. */
 int parking_get(struct server *s, struct account *account, struct parking **ret);
+
+/* Ends it if nothing is left of it. NULL is accepted. */
+void parking_end_unused(struct parking *k);
 
 /* Carries out what the core changed: after each call of it. */
 void parking_sync(struct server *s);
@@ -165,7 +171,7 @@ void link_forget(struct connection *c);
 /* The holder's socket. */
 void link_event(struct server *s, uint32_t uid, unsigned mask);
 
-/* A holder that does not answer is replaced. */
+/* A holder that does not answer is replaced; one that has nothing to keep is let go. */
 void link_expire(struct server *s);
 int64_t link_next_time(const struct server *s);
 

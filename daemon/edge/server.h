@@ -80,6 +80,10 @@ bool server_is_called(const struct server *s);
  */
 bool server_wants_holder(struct server *s, uint32_t *ret_uid, bool *ret_replace);
 
+/* The next uid whose holder is not needed any more, once each: false when there is no more. To be
+ * asked after each turn, before server_wants_holder(): it may be wanted again already. */
+bool server_spares_holder(struct server *s, uint32_t *ret_uid);
+
 /* Here is one; its socket is taken over. -1: none can be made; parks of this uid are refused. */
 void server_take_holder(struct server *s, uint32_t uid, int socket);
 

@@ -21,6 +21,7 @@ enum channel_type {
 	CHANNEL_TRIED,   /* to the loop: how a trial went; value: enum wire_error, 0: end now */
 	CHANNEL_HOLDER,  /* from the loop: make a holder; value: the uid */
 	CHANNEL_REPLACE_HOLDER, /* from the loop: the same, as the one it has is stuck */
+	CHANNEL_RELEASE_HOLDER, /* from the loop: it is not needed any more; value: the uid */
 	CHANNEL_HOLDER_MADE,    /* to the loop: its socket; value: the uid */
 	CHANNEL_NO_HOLDER,      /* to the loop: none can be made; value: the uid */
 };

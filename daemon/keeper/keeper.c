@@ -237,6 +237,8 @@ static void hear_loop(struct keeper *k, int64_t now)
 			 (message.type == CHANNEL_HOLDER || message.type == CHANNEL_REPLACE_HOLDER))
 			child_make_holder(k, (uint32_t)message.value,
 					  message.type == CHANNEL_REPLACE_HOLDER, now);
+		else if (r == 1 && message.type == CHANNEL_RELEASE_HOLDER)
+			holders_release(&k->holders, (uint32_t)message.value);
 		else
 			log_warning(k->log, "the loop (pid %d) said what the keeper does not know",
 				    (int)k->loop.pid);

@@ -108,6 +108,16 @@ static void take_holder(struct loop *l, uint32_t uid, int socket)
 	server_take_holder(l->server, uid, socket);
 }
 
+/* A message that the keeper has no room for does no harm: that holder stays until its user needs
+ * another one, or until the next loop finds it idle. */
+static void release_holders(struct loop *l)
+{
+	uint32_t uid;
+
+	while (server_spares_holder(l->server, &uid))
+		(void)channel_send(l->channel, CHANNEL_RELEASE_HOLDER, (int32_t)uid, -1);
+}
+
 /* What the server wants, and as much as the keeper may be asked for now; the answers make another
  * turn, and room for the rest. */
 static void ask_for_holders(struct loop *l)
@@ -215,8 +225,10 @@ enum loop_end loop_run(struct loop *l)
 		if (!said && l->channel >= 0 && failures == 0)
 			(void)channel_send(l->channel, CHANNEL_SERVING, 0, -1);
 		said = true;
-		if (l->channel >= 0)
+		if (l->channel >= 0) {
+			release_holders(l);
 			ask_for_holders(l);
+		}
 	}
 	if (l->signals->stop)
 		log_at(l->log, l->channel < 0 ? CONFIG_LOG_NOTICE : CONFIG_LOG_INFO, "ending");

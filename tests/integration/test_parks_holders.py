@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: MIT
-"""Holders that come late, and those that nobody needs any more. READYD names the daemon."""
+"""Holders that come late, and those that nobody needs any more.
+
+READYD names the daemon; READYD_SEED, if set, says what the random numbers begin with.
+"""
 
 import os
+import random
 import signal
 import socket
 import time
 import unittest
 
-from daemon import Daemon, children, name
-from parks import Fd, connect, holders, token, until
-from readyd_client import ConnectionEnded, acknowledge, drop, park, take
+from daemon import Daemon
+from parks import Fd, connect, fds_of, holders, token, until
+from readyd_client import ConnectionEnded, acknowledge, claim, drop, park, take
 from test_keeper import is_gone
+
+SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
+IDLE = 10  # s that a holder stays with nothing to keep
 
 
 class Holders(unittest.TestCase):
-    def setUp(self):
-        self.d = Daemon("trusted: [12345]\n")
+    d = None
+
+    def other(self):
+        """A daemon, from now on the one of this test."""
+        self.d = Daemon()
         self.addCleanup(self.d.__exit__)
-        self.assertIn("READY=1", self.d.said)
-        self.keeper = self.d.process.pid
+        return self.d
 
     def again(self, **options):
         def one():
@@ -52,21 +61,108 @@ class Holders(unittest.TestCase):
 
     def test_a_keeper_that_was_asked_twice(self):
         """The loop has the holder that the keeper thinks it has: so the next loop finds the park."""
+        keeper = self.other().process.pid
         client = self.again()
         a, b = self.pair()
         secret = token()
-        os.kill(self.keeper, signal.SIGSTOP)
+        os.kill(keeper, signal.SIGSTOP)
         try:
             serial, = client.send(park(a, secret))
             time.sleep(2.5)  # the loop asks again after 2 s
         finally:
-            os.kill(self.keeper, signal.SIGCONT)
+            os.kill(keeper, signal.SIGCONT)
         client.outcome(serial).check()
         a.close()
         until(lambda: len(holders(self.d)) == 1, "one holder")
         client.sync()
         self.kill_loop()
-        self.takes(self.again(handle=client.handle), secret, b)
+        again = self.again(handle=client.handle)
+        again.call(claim(secret)).check()
+        self.takes(again, secret, b)
+
+    # ---- Holders that nobody needs ----
+
+    def parked(self, client):
+        a, b = self.pair()
+        secret = token()
+        client.call(park(a, secret)).check()
+        a.close()
+        return secret, b
+
+    def switches(self):
+        """How often the loop has slept."""
+        with open(f"/proc/{self.d.loop()}/status", encoding="ascii") as f:
+            return [line for line in f if line.startswith("voluntary_ctxt_switches")]
+
+    def test_idle_one_ends(self):
+        # meanwhile, one that has something to keep, and one that another loop has found idle
+        _ = self.other(), self.parked(self.again())
+        busy, busy_holder = self.d, holders(self.d)
+        self.other()
+        client = self.again()
+        client.call(drop(token=self.parked(client)[0])).check()
+        found, = holders(self.d)
+        self.kill_loop()
+        self.again().sync()
+        self.other()
+        fds, keeper_fds = len(fds_of(self.d.loop())), len(fds_of(self.d.process.pid))
+        client = self.again()
+        secret, _ = self.parked(client)
+        holder, = holders(self.d)
+        start = time.monotonic()
+        client.call(drop(token=secret)).check()
+        until(lambda: is_gone(holder), "its end")
+        self.assertGreaterEqual(time.monotonic() - start, IDLE - 0.1)
+        self.assertNotIn("a holder of uid", self.d.log())  # nothing to complain of
+        until(lambda: len(fds_of(self.d.process.pid)) == keeper_fds, "as many fds of the keeper")
+        # whoever parks again gets another one
+        secret, b = self.parked(client)
+        self.takes(client, secret, b)
+        secret, b = self.parked(client)
+        self.assertEqual(len(holders(self.d)), 1)
+        self.kill_loop()
+        client.close()
+        client = self.again(handle=client.handle)
+        client.call(claim(secret)).check()
+        self.takes(client, secret, b)
+        until(lambda: is_gone(found), "the end of one that the next loop found idle")
+        self.assertEqual(holders(busy), busy_holder)
+        # nothing is left where nothing is parked, and nobody wakes the loop
+        until(lambda: not holders(self.d), "its end")
+        client.close()
+        until(lambda: len(fds_of(self.d.loop())) == fds, f"{fds} fds of the loop")
+        until(self.sleeps, "an idle loop")
+
+    def sleeps(self):
+        """It is not woken for half a second."""
+        before = self.switches()
+        time.sleep(0.5)
+        return self.switches() == before
+
+    def test_parked_as_it_is_let_go(self):
+        """Just before, just after, or meanwhile: the park is with a holder that stays."""
+        benches = []
+        for _ in range(12):
+            self.other()
+            client = self.again()
+            secret, _ = self.parked(client)
+            client.call(drop(token=secret)).check()
+            benches.append((time.monotonic(), self.d, client))
+        numbers = random.Random(SEED)
+        print(f"READYD_SEED={SEED}")
+        parks = []
+        for start, self.d, client in benches:
+            time.sleep(max(start + IDLE - 0.001 + numbers.random() * 0.006 - time.monotonic(), 0))
+            parks.append(self.parked(client))
+        spared = 0
+        for (_, self.d, client), (secret, b) in zip(benches, parks):
+            until(lambda: len(holders(self.d)) == 1, "one holder")
+            spared += "needs its holder" in self.d.log()
+            self.kill_loop()
+            again = self.again(handle=client.handle)
+            again.call(claim(secret)).check()
+            self.takes(again, secret, b)
+        print(f"{spared} of {len(benches)} were let go before")
 
 
 if __name__ == "__main__":
