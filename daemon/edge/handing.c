@@ -38,15 +38,16 @@ void handing_add_entries(struct connection *c)
 		sending_add_record(c, &entry);
 		parking_queue(p, NULL);
 	}
+	parking_step();
 }
 
 void handing_sent(struct connection *c)
 {
 	struct park *p;
 
+	parking_step();
 	if (TAILQ_EMPTY(&c->unanswered))
 		return;
-	parking_step();
 	while ((p = TAILQ_FIRST(&c->unanswered))) {
 		parking_queue(p, NULL);
 		parks_answered(c->server->parks, p);

@@ -177,6 +177,7 @@ static void lose(struct parking *k, bool stuck)
 
 	close_socket(k);
 	want(k, stuck);
+	parking_step();
 	while ((p = parks_next(s->parks, k->owner, &cursor))) {
 		p->caller_flags &= ~(uint32_t)PARKING_HELD;
 		if (p->state != PARK_GONE) {
@@ -191,10 +192,14 @@ static void lose(struct parking *k, bool stuck)
 static int ask_back(struct parking *k)
 {
 	struct record_batch *b = k->server->buffers.batch;
+	int r;
 
 	record_batch_clear(b);
 	(void)record_batch_add(b, RECORD_GIVE_BACK, k->link.epoch, NULL, 0, NULL, 0, NULL, 0);
-	return record_batch_send(b, k->link.socket);
+	parking_step();
+	r = record_batch_send(b, k->link.socket);
+	parking_step();
+	return r;
 }
 
 void link_init(struct parking *k)
@@ -284,6 +289,7 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 	k->link.state = LINK_UP;
 	k->link.since = 0;
 	s->parks_changed = true;
+	parking_step();
 	s->unfinished = true;
 }
 
@@ -537,6 +543,7 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 	parking_note_age(s, p);
 	k->link.returned++;
 	restore_peers(k, r, m, index);
+	parking_step();
 }
 
 static void returned(struct parking *k)
@@ -544,6 +551,7 @@ static void returned(struct parking *k)
 	k->link.state = LINK_UP;
 	log_info(k->server->log, "the holder of uid %u gave back %llu parks", k->account->uid,
 		 (unsigned long long)k->link.returned);
+	parking_step();
 	settle(k);
 }
 

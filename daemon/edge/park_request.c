@@ -193,6 +193,7 @@ static void park(struct request *q, const struct wire_park *w)
 	}
 	if (!(w->flags & WIRE_PARK_HOLD_ONLY))
 		r = parking_register(peer->parking, copy, w->interest, &word);
+	parking_step();
 	if (r < 0) {
 		(void)close(copy);
 		why.error = result_error_of_registration(r);
@@ -275,6 +276,7 @@ static void claim(struct request *q, const struct wire_token *w)
 
 	if (r == 0)
 		r = parks_claim(c->server->parks, peer->handle, w->token, &p);
+	parking_step();
 	if (r < 0) {
 		refuse(q, r);
 		return;

@@ -208,9 +208,11 @@ static void end_park(struct parking *k, struct park *p)
 		/* a holder that has it shuts it down, and has the last copy to close */
 		if (p->end == PARK_END_EXPIRED && !held)
 			(void)shutdown(p->fd, SHUT_RDWR);
+		parking_step();
 		(void)close(p->fd);
 		p->fd = -1;
 	}
+	parking_step();
 	link_add(k, p);
 }
 
@@ -244,6 +246,7 @@ void parking_event(struct server *s, uint64_t tag, unsigned directions)
 	progress_enter(&s->progress, PROGRESS_PARK, p->owner->uid, 0, p->number);
 	parks_ready(s->parks, p, directions);
 	parking_sync(s);
+	parking_step();
 }
 
 /* ---- Time ---- */
@@ -301,6 +304,7 @@ void parking_expire(struct server *s)
 	if (parks_next_expiry(s->parks) <= s->now) {
 		if (parks_expire(s->parks, s->now, EXPIRIES_PER_TURN))
 			s->unfinished = true;
+		parking_step();
 		parking_sync(s);
 	}
 	link_expire(s);
@@ -358,6 +362,7 @@ void parking_end_connection(struct connection *c)
 	/* who ended the connection by itself has nothing more to say; else its word is awaited */
 	if (c->client_ended && c->peer->c == c)
 		parks_disconnected(s->parks, c->peer->handle, s->now);
+	parking_step();
 	peer_detach(c);
 	parking_sync(s);
 	parking_end_unused(c->account->parking);

@@ -175,7 +175,7 @@ void link_event(struct server *s, uint32_t uid, unsigned mask);
 void link_expire(struct server *s);
 int64_t link_next_time(const struct server *s);
 
-/* One step further; the tests' place to die at. */
+/* Between two actions of which one may happen without the other: the tests' places to die at. */
 #ifdef READYD_MUTANT_DIE_AT_STEP
 void parking_step(void);
 #else

@@ -289,5 +289,6 @@ void peer_event(struct server *s, uint32_t number)
 	forget_pidfd(peer);
 	peer->dead = true;
 	parks_died(s->parks, peer->handle, s->now);
+	parking_step();
 	parking_sync(s);
 }
