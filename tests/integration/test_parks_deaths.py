@@ -8,6 +8,7 @@ and READYD_ROUNDS, if set, say what the random numbers begin with and how many r
 
 import os
 import random
+import select
 import signal
 import threading
 import time
@@ -15,8 +16,8 @@ import unittest
 
 from parks import PATIENCE, Bench, Fd, connect, fds_of, holders, token, until, variants
 from readyd_client import (
-    NO_TOKEN, READ, Client, Code, ConnectionEnded, Error, ParkFlag, ParkState, acknowledge, claim,
-    drop, held, park, take)
+    NO_TOKEN, READ, Client, Code, ConnectionEnded, Error, Flag, ParkFlag, ParkState, acknowledge,
+    claim, drop, held, park, take)
 
 SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
 ROUNDS = int(os.environ.get("READYD_ROUNDS", "100"))
@@ -31,6 +32,7 @@ class Steady:
         self.d, self.handle = d, os.urandom(16)
         self.in_hand, self.owned = {}, {}  # Fd by token: received; ours
         self.takes = False
+        self.made = []  # tokens of parks whose PARK was answered
         self.ends = 0
         self.client = self.answerer = None
         self.connect()
@@ -73,6 +75,22 @@ class Steady:
         self.client = None
         self.ends += 1
         self.connect()
+        if self.made:
+            self.ask(claim(*self.made))
+
+    def notice(self):
+        """Comes back if the connection has ended."""
+        try:
+            while self.client.receive(0):
+                pass
+        except ConnectionEnded:
+            self.come_back()
+
+    def park(self, fd, secret, **options):
+        outcome = self.ask(park(fd, secret, **options))
+        if outcome.error == Error.OK and secret not in self.made:
+            self.made.append(secret)
+        return outcome
 
     def ask(self, request, settles=()):
         """The request's outcome; it is repeated until there is one. With `settles`, what
@@ -81,7 +99,7 @@ class Steady:
             client = self.answerer = self.client
             serial = None
             try:
-                serial, = client.send(request)
+                serial, = client.send(request._replace(flags=request.flags | Flag.ANSWER))
                 outcome = client.outcome(serial)
             except ConnectionEnded:
                 client.read_to_the_end()
@@ -474,7 +492,7 @@ class Deaths(Bench):
     def park_one(self, person, **options):
         a, b = self.pair()
         secret = token()
-        outcome = person.ask(park(a, secret, **options))
+        outcome = person.park(a, secret, **options)
         self.assertEqual(outcome.error, Error.OK)
         a.close()
         return secret, b
@@ -487,6 +505,8 @@ class Deaths(Bench):
 
         def want(person, mine):
             while not over.is_set():
+                if person is people[1]:
+                    people[0].notice()
                 error = person.take(secret, give_back=mine.random() < 0.3)
                 self.assertIn(error, (Error.OK, Error.NOT_FOUND, Error.BUSY))
                 if secret in person.owned:
@@ -512,6 +532,7 @@ class Deaths(Bench):
         ends = people[1].ends
         error = people[1].ask(drop(token=secret)).error
         while error == Error.BUSY:
+            people[0].notice()
             error = people[1].ask(drop(token=secret)).error
         # a repeated DROP does not find what the first one did away with
         self.assertIn(error, (Error.OK, Error.NOT_FOUND) if people[1].ends > ends else (Error.OK,))
@@ -525,6 +546,7 @@ class Deaths(Bench):
         secret, b = self.park_one(person, deadline=after, flags=ParkFlag.RELATIVE)
 
         def ended():
+            until(lambda: person.notice() or select.select([b], [], [], 0.001)[0], "its end")
             self.ended(b)
             self.assertGreaterEqual(time.monotonic_ns(), start + after, "the park was lost")
 
@@ -540,6 +562,7 @@ class Deaths(Bench):
         secret, b, ended = self.park_for_a_while(people[0], numbers)
         error = people[1].take(secret)
         while error == Error.BUSY:
+            people[0].notice()
             error = people[1].take(secret)
         if error == Error.OK:
             self.finish(people[1], secret, b)
