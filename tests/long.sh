@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # The long tier: everything in full, with the sanitizers and under valgrind.
 #
-#   sh tests/long.sh [PART]...      model conformance sanitize valgrind kills soak mutants; default: all
+#   sh tests/long.sh [PART]...      model conformance sanitize valgrind kills steps soak mutants;
+#                                   default: all
 #   sh tests/long.sh soak [SECONDS] default: 600
 #
 # Prints a line a part, with its seconds, and ends with "N passed, N failed" (parts).
@@ -80,6 +81,14 @@ part_kills() {
 			python3 tests/integration/test_park.py
 }
 
+# The loop dies at each step of what it does for parks, and the next one at each of its own.
+part_steps() {
+	build "$top/build/crashing" -Dtests=disabled -Dmutant=CRASH_ON_SYNC,DIE_AT_STEP \
+		-Dversion_suffix=+crashing || return 1
+	READYD=$top/build/daemon/readyd READYD_CRASHING=$top/build/crashing/daemon/readyd \
+		READYD_STEPS=all python3 tests/integration/test_parks_steps.py
+}
+
 # All of it together, and what is done to the daemon at random moments: tests/soak.py.
 part_soak() {
 	READYD=$top/build/daemon/readyd READYD_DAEMON=$top/build/daemon/readyd READYD_BUILD=$top/build \
@@ -97,10 +106,10 @@ for name in "$@"; do
 	*) parts="$parts $name" ;;
 	esac
 done
-parts=${parts:-model conformance sanitize valgrind kills soak mutants}
+parts=${parts:-model conformance sanitize valgrind kills steps soak mutants}
 for name in $parts; do
 	case $name in
-	model | conformance | sanitize | valgrind | kills | soak | mutants) ;;
+	model | conformance | sanitize | valgrind | kills | steps | soak | mutants) ;;
 	*)
 		echo "long.sh: there is no part \"$name\"" >&2
 		exit 2

@@ -194,10 +194,10 @@ integration() {
 }
 
 step_integration() {
-	# a loop that dies when it is told to, for the tests of the keeper; and the other version, for
-	# those of upgrades
-	build "$b/crashing" -Dtests=disabled -Dmutant=CRASH_ON_SYNC -Dversion_suffix=+crashing ||
-		return 1
+	# a loop that dies when it is told to, for the tests of the keeper and of parks; and the other
+	# version, for those of upgrades
+	build "$b/crashing" -Dtests=disabled -Dmutant=CRASH_ON_SYNC,DIE_AT_STEP \
+		-Dversion_suffix=+crashing || return 1
 	READYD_CRASHING=$b/crashing/daemon/readyd
 	export READYD_CRASHING
 	integration "$b"
