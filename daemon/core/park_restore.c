@@ -7,17 +7,20 @@
  * word or death: the worker may have it. One that is unanswered waits for its maker's repeat or claim
  * or death: the answer may never have been sent. What is ready is seen when the fd is registered.
  *
- * Numbers and serials of a record are below 2^63, so that later ones are greater and never run out.
+ * Numbers and serials begin at the time in us, and a record's are below 2^60: from a damaged one that
+ * passes, later numbers go on for longer than any machine lives, and are still taken back.
  */
 #include <errno.h>
 
 #include "park_internal.h"
 
+#define HIGHEST (UINT64_C(1) << 60)
+
 static bool is_bad(const struct park_restore *r)
 {
 	if (park_new_is_bad(&r->new))
 		return true;
-	if (r->number == 0 || r->number > INT64_MAX || r->serial == 0 || r->serial > INT64_MAX)
+	if (r->number == 0 || r->number > HIGHEST || r->serial == 0 || r->serial > HIGHEST)
 		return true;
 	if (r->handed == park_is_zero(r->worker))
 		return true;

@@ -26,8 +26,12 @@
  * What a holder says is not trusted: its records are checked as a client's requests are.
  */
 
-#define PATIENCE INT64_C(2000000000) /* ns that a holder may take nothing, or say nothing */
-#define IDLE INT64_C(10000000000)    /* ns that it stays with nothing to keep */
+#define PATIENCE INT64_C(2000000000) /* ns that a holder may take nothing */
+/* ns that it may say nothing while it gives back: nobody else has what it has */
+#define PATIENCE_TO_RETURN INT64_C(60000000000)
+#define PAUSE INT64_C(20000000)     /* ns, when a message cannot be sent for want of something */
+#define TROUBLE INT64_C(5000000000) /* ns of that, after which a park is not recorded */
+#define IDLE INT64_C(10000000000)   /* ns that it stays with nothing to keep */
 
 enum { MESSAGES_PER_TURN = 16 };
 
@@ -100,19 +104,18 @@ static void settle(struct parking *k)
 		release(c);
 }
 
-bool link_is_closed(const struct account *account)
+bool link_is_returning(const struct account *account)
 {
 	const struct parking *k = account->parking;
 
-	return k &&
-	       (k->link.state == LINK_ABSENT || k->link.state == LINK_RETURNING || k->link.full);
+	return k && k->link.state == LINK_RETURNING;
 }
 
 bool link_is_behind(const struct account *account)
 {
 	const struct parking *k = account->parking;
 
-	return k && (link_is_closed(account) || !TAILQ_EMPTY(&k->link.dirty));
+	return k && (k->link.state == LINK_RETURNING || !TAILQ_EMPTY(&k->link.dirty));
 }
 
 /* ---- Coming and going ---- */
@@ -180,6 +183,7 @@ static void lose(struct parking *k, bool stuck)
 	parking_step();
 	while ((p = parks_next(s->parks, k->owner, &cursor))) {
 		p->caller_flags &= ~(uint32_t)PARKING_HELD;
+		p->recorded = 0;
 		if (p->state != PARK_GONE) {
 			mark(k, p);
 			continue;
@@ -264,14 +268,29 @@ bool server_spares_holder(struct server *s, uint32_t *ret_uid)
 	return false;
 }
 
+/* They are told nothing of what has not been recorded. They can come back and repeat it. */
+static void refuse_waiting(struct parking *k)
+{
+	struct connection *c;
+
+	while ((c = TAILQ_FIRST(&k->link.waiting))) {
+		link_forget(c);
+		sending_end(c);
+		connection_fail(c, WIRE_E_NO_RESOURCES, 0,
+				"no process can be made that keeps this user's parks; try again");
+	}
+}
+
 void server_take_holder(struct server *s, uint32_t uid, int socket)
 {
 	struct parking *k = find(s, uid);
 
 	if (socket < 0) {
 		log_limited(s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR,
-			    "no holder can be made for uid %u: its connections wait; trying again",
+			    "no holder can be made for uid %u, which cannot park now; trying again",
 			    uid);
+		if (k)
+			refuse_waiting(k);
 		return; /* link_expire() asks again */
 	}
 	if (k && k->link.state == LINK_UP)
@@ -399,25 +418,53 @@ static int tell_some(struct parking *k)
 	record_batch_clear(b);
 	TAILQ_FOREACH(p, &k->link.dirty, dirty)
 	{
-		if (add_operation(b, p) < 0)
+		/* one by one, where it may be one of them that cannot be sent */
+		if ((k->link.trouble != 0 && n == 1) || add_operation(b, p) < 0)
 			break;
 		n++;
 	}
-	assert(n > 0);
+	if (n == 0)
+		return -EINVAL;
 	parking_step();
 	r = record_batch_send(b, k->link.socket);
 	parking_step();
-	if (r == 0)
+	if (r == 0) {
 		told(k, n);
+		k->link.trouble = 0;
+	}
 	return r;
+}
+
+/* What is to be said cannot be said at the moment, or never: then it is about the first park. */
+static void note_trouble(struct parking *k, int r)
+{
+	struct server *s = k->server;
+	struct park *p = TAILQ_FIRST(&k->link.dirty);
+
+	if (k->link.trouble == 0)
+		k->link.trouble = s->now;
+	k->link.again = s->now + PAUSE;
+	if (!p || s->now - k->link.trouble < TROUBLE)
+		return;
+	log_limited(s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR,
+		    "park %llu of uid %u cannot be given to its holder (%s): it ends with this "
+		    "process",
+		    (unsigned long long)p->number, k->account->uid, strerror(-r));
+	forget(k, p);
+	p->recorded = p->serial;
+	k->link.trouble = s->now;
+	if (p->state == PARK_GONE)
+		parks_end(s->parks, p);
 }
 
 static void flush(struct parking *k)
 {
 	int r = 0;
 
-	if (k->link.state == LINK_ABSENT || k->link.state == LINK_SPARED || k->link.full)
+	if (k->link.state == LINK_ABSENT || k->link.state == LINK_SPARED || k->link.full ||
+	    k->link.again > k->server->now)
 		return;
+	k->link.again = 0;
 	if (k->link.asking) {
 		r = ask_back(k);
 		k->link.asking = r < 0;
@@ -427,8 +474,10 @@ static void flush(struct parking *k)
 	if (r == -EAGAIN) {
 		set_full(k, true);
 		k->link.since = k->server->now;
-	} else if (r < 0) {
+	} else if (r == -EPIPE || r == -ECONNRESET || r == -ENOTCONN) {
 		lose(k, false);
+	} else if (r < 0) {
+		note_trouble(k, r);
 	}
 	settle(k);
 }
@@ -466,6 +515,18 @@ static const char *check_fd(struct parking *k, const struct record *r, int fd)
 	if (error == WIRE_E_NOT_POLLABLE && (r->flags & WIRE_PARK_HOLD_ONLY))
 		error = WIRE_OK;
 	return error == WIRE_OK ? NULL : wire_error_text(error);
+}
+
+/* Its holder is not to keep what nobody can have. */
+static void refuse_returned(struct parking *k, const struct record *r)
+{
+	struct record_batch *b = k->server->buffers.batch;
+	struct record_drop drop = {.serial = r->serial};
+
+	memcpy(drop.token, r->token, sizeof(drop.token));
+	record_batch_clear(b);
+	if (record_batch_add(b, RECORD_DROP, 0, &drop, sizeof(drop), NULL, 0, NULL, 0) == 0)
+		(void)record_batch_send(b, k->link.socket);
 }
 
 static int take_fd(struct record_message *m, unsigned *index)
@@ -525,15 +586,18 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 	memcpy(restore.new.token, r->token, sizeof(r->token));
 	memcpy(restore.maker, r->maker, sizeof(r->maker));
 	memcpy(restore.worker, r->worker, sizeof(r->worker));
-	if (!reason && (uint64_t)fd >= s->max_fds)
-		reason = "no fd is free";
+	if (!reason && parking_reserve_fd(s, fd) < 0)
+		reason = "no memory";
 	if (reason) {
 		complain(k, reason);
+		refuse_returned(k, r);
 		return;
 	}
 	result = parks_restore(s->parks, k->owner, &restore, &p);
 	if (result < 0) {
 		complain(k, strerror(-result));
+		if (result != -ENOMEM)
+			refuse_returned(k, r);
 		return;
 	}
 	p->fd = steal_fd(&fd);
@@ -546,9 +610,27 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 	parking_step();
 }
 
+/*
+ * Its holder has given back all. A peer whose death nobody can tell of counts as dead unless it has
+ * come back itself: it has used nothing before its word is answered, so that nothing is doubled.
+ * Connections that said their handle meanwhile are its from now on.
+ */
 static void returned(struct parking *k)
 {
+	struct server *s = k->server;
+	struct connection *c;
+	uint32_t index = 0;
+
 	k->link.state = LINK_UP;
+	while ((c = server_next_connection(s, &index)))
+		if (c->account == k->account && !c->closing)
+			peer_greet(c);
+	for (uint32_t i = 0; i < s->peers.n; i++) {
+		struct peer *peer = s->peers.peers[i];
+
+		if (peer && peer->parking == k && peer->pidfd < 0 && !peer->c)
+			parks_died(s->parks, peer->handle, s->now);
+	}
 	log_info(k->server->log, "the holder of uid %u gave back %llu parks", k->account->uid,
 		 (unsigned long long)k->link.returned);
 	parking_step();
@@ -590,7 +672,7 @@ static void hear(struct parking *k)
 	for (int i = 0; i < MESSAGES_PER_TURN && k->link.socket >= 0; i++) {
 		int r = record_message_receive(m, k->link.socket, MSG_DONTWAIT);
 
-		if (r == -EAGAIN)
+		if (r == -EAGAIN || r == -ENOMEM || r == -ENOBUFS)
 			return;
 		if (r <= 0) {
 			log_limited(k->server->log, &k->server->sites.holder, k->server->now,
@@ -617,6 +699,7 @@ void link_event(struct server *s, uint32_t uid, unsigned mask)
 	progress_enter(&s->progress, PROGRESS_HOLDER, uid, 0, 0);
 	if (mask & POLLER_WRITE) {
 		set_full(k, false);
+		k->link.since = s->now; /* it takes again */
 		s->parks_changed = true;
 	}
 	if (mask & (POLLER_READ | POLLER_HANGUP))
@@ -625,6 +708,11 @@ void link_event(struct server *s, uint32_t uid, unsigned mask)
 
 /* ---- Time ---- */
 
+static int64_t patience(const struct parking *k)
+{
+	return k->link.state == LINK_RETURNING ? PATIENCE_TO_RETURN : PATIENCE;
+}
+
 int64_t link_next_time(const struct server *s)
 {
 	const struct parking *k;
@@ -632,8 +720,10 @@ int64_t link_next_time(const struct server *s)
 
 	TAILQ_FOREACH(k, &s->parkings, list)
 	{
-		if (k->link.since != 0 && k->link.since + PATIENCE < next)
-			next = k->link.since + PATIENCE;
+		if (k->link.since != 0 && k->link.since + patience(k) < next)
+			next = k->link.since + patience(k);
+		if (k->link.again != 0 && k->link.again < next)
+			next = k->link.again;
 		if (k->link.idle != 0 && k->link.idle + IDLE < next)
 			next = k->link.idle + IDLE;
 	}
@@ -657,7 +747,9 @@ void link_expire(struct server *s)
 	{
 		if (k->link.idle != 0 && k->link.idle + IDLE <= s->now)
 			spare(k);
-		if (k->link.since == 0 || k->link.since + PATIENCE > s->now)
+		if (k->link.again != 0 && k->link.again <= s->now)
+			s->parks_changed = true;
+		if (k->link.since == 0 || k->link.since + patience(k) > s->now)
 			continue;
 		if (k->link.state == LINK_ABSENT) {
 			want(k, false);

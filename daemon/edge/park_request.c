@@ -187,8 +187,11 @@ static void park(struct request *q, const struct wire_park *w)
 	}
 	r = peer_of_connection(c, &peer);
 	copy = r < 0 ? r : keep(s, fd);
-	if (copy < 0) {
-		refuse(q, copy);
+	r = copy < 0 ? copy : parking_reserve_fd(s, copy);
+	if (r < 0) {
+		if (copy >= 0)
+			(void)close(copy);
+		refuse(q, r);
 		return;
 	}
 	if (!(w->flags & WIRE_PARK_HOLD_ONLY))

@@ -37,8 +37,7 @@ int parking_init(struct server *s, const struct server_options *options)
 	s->oldest_ends = INT64_MAX;
 	s->buffers.batch = calloc(1, sizeof(*s->buffers.batch));
 	s->buffers.from_holder = calloc(1, sizeof(*s->buffers.from_holder));
-	s->park_by_fd = calloc(s->max_fds, sizeof(struct park *));
-	if (!s->buffers.batch || !s->buffers.from_holder || !s->park_by_fd)
+	if (!s->buffers.batch || !s->buffers.from_holder)
 		return -ENOMEM;
 	/* not this boot's clock: numbers are to be unique over reboots, too, for who notes them */
 	(void)clock_gettime(CLOCK_REALTIME, &ts);
@@ -81,7 +80,7 @@ void parking_deinit(struct server *s)
 {
 	struct parking *k;
 
-	for (uint64_t i = 0; s->park_by_fd && i < s->max_fds; i++)
+	for (uint64_t i = 0; i < s->n_park_by_fd; i++)
 		if (s->park_by_fd[i])
 			(void)close((int)i);
 	if (s->parks)
@@ -134,6 +133,25 @@ int parking_get(struct server *s, struct account *account, struct parking **ret)
 	TAILQ_INSERT_TAIL(&s->parkings, k, list);
 	link_init(k);
 	*ret = k;
+	return 0;
+}
+
+int parking_reserve_fd(struct server *s, int fd)
+{
+	uint64_t n = s->n_park_by_fd ? s->n_park_by_fd : 1024;
+	struct park **by_fd;
+
+	if ((uint64_t)fd < s->n_park_by_fd)
+		return 0;
+	while (n <= (uint64_t)fd)
+		n *= 2;
+	by_fd = reallocarray(s->park_by_fd, n, sizeof(struct park *));
+	if (!by_fd)
+		return -ENOMEM;
+	for (uint64_t i = s->n_park_by_fd; i < n; i++)
+		by_fd[i] = NULL;
+	s->park_by_fd = by_fd;
+	s->n_park_by_fd = n;
 	return 0;
 }
 
@@ -229,6 +247,8 @@ void parking_sync(struct server *s)
 		}
 		if (p->state == PARK_HELD && (p->caller_flags & PARKING_SENDING))
 			parking_queue(p, NULL);
+		if (p->state == PARK_HANDED) /* should it come back, that is news again */
+			p->caller_flags &= ~(uint32_t)(PARKING_TOLD | PARKING_TOLD_TIMEOUT);
 		if (p->serial != p->recorded)
 			link_add(k, p);
 		watch(k, p);
@@ -239,7 +259,7 @@ void parking_sync(struct server *s)
 
 void parking_event(struct server *s, uint64_t tag, unsigned directions)
 {
-	struct park *p = tag < s->max_fds ? s->park_by_fd[tag] : NULL;
+	struct park *p = tag < s->n_park_by_fd ? s->park_by_fd[tag] : NULL;
 
 	if (!p || !(p->caller_flags & PARKING_REGISTERED))
 		return;
@@ -349,12 +369,17 @@ void parking_end_connection(struct connection *c)
 	struct park *p;
 
 	link_forget(c);
-	while ((p = TAILQ_FIRST(&c->unanswered)))
+	while ((p = TAILQ_FIRST(&c->unanswered))) {
 		parking_queue(p, NULL);
+		/* who ends the connection without waiting for the answer does not ask again */
+		if (c->client_ended)
+			parks_answered(s->parks, p);
+	}
 	while ((p = TAILQ_FIRST(&c->entries)))
 		parking_queue(p, NULL);
 	while ((p = TAILQ_FIRST(&c->handouts)))
 		parking_queue(p, NULL);
+	parking_sync(s);
 	if (!c->peer) {
 		parking_end_unused(c->account->parking);
 		return;

@@ -34,6 +34,8 @@ struct holder_link {
 	bool spare;   /* the keeper is to hear that the last one is not needed */
 	uint32_t epoch;
 	uint64_t returned;       /* parks that came back */
+	int64_t trouble;         /* messages cannot be sent since; 0: they can */
+	int64_t again;           /* until then none is tried; 0: now */
 	int64_t since;           /* waits for it; 0: does not */
 	int64_t idle;            /* it has had nothing to keep since then; 0: it has */
 	struct park_queue dirty; /* parks whose record is to be changed */
@@ -88,6 +90,9 @@ void parking_tell(struct park *p);
 
 /* A parked fd is ready; `tag` is its number. */
 void parking_event(struct server *s, uint64_t tag, unsigned directions);
+
+/* Makes room for a park with this fd. -ENOMEM. */
+int parking_reserve_fd(struct server *s, int fd);
 
 /* Begins to watch a parked fd, which need not be a park's yet; and ends that. */
 int parking_register(struct parking *k, int fd, unsigned interest, uint32_t *ret_word);
@@ -161,8 +166,8 @@ void link_flush_all(struct server *s);
 /* Whether the account's holder has not been told everything, or nothing can be told now. */
 bool link_is_behind(const struct account *account);
 
-/* Whether requests of this account have to wait for its holder. */
-bool link_is_closed(const struct account *account);
+/* Whether what this account has parked is still coming back: requests about it have to wait. */
+bool link_is_returning(const struct account *account);
 
 /* Holds a connection until its holder has been told. */
 void link_hold(struct connection *c);

@@ -150,6 +150,7 @@ static int set_pidfd(struct peer *peer, pid_t pid, int given)
 
 	if (r < 0)
 		return r;
+	forget_pidfd(peer); /* of a process that had this handle before */
 	peer->pid = pid;
 	peer->dead = false;
 	peer->pidfd = steal_fd(&pidfd);
@@ -215,7 +216,6 @@ int peer_of_connection(struct connection *c, struct peer **ret)
 	if (r == 0 && (peer->pidfd < 0 || peer->pid != c->who.pid)) {
 		int pidfd = open_peer(c);
 
-		forget_pidfd(peer);
 		r = pidfd < 0 ? -EOPNOTSUPP : set_pidfd(peer, c->who.pid, pidfd);
 	}
 	if (r < 0) {

@@ -71,7 +71,7 @@ void progress_get_step(const struct progress_page *page, struct progress_step *r
 	uint32_t kind = atomic_load_explicit(&page->kind, memory_order_acquire);
 
 	*ret = (struct progress_step){
-		.kind = kind <= PROGRESS_HOLDER ? (enum progress_kind)kind : PROGRESS_NONE,
+		.kind = kind < PROGRESS_MAX ? (enum progress_kind)kind : PROGRESS_NONE,
 		.uid = atomic_load_explicit(&page->uid, memory_order_relaxed),
 		.pid = atomic_load_explicit(&page->pid, memory_order_relaxed),
 		.object = atomic_load_explicit(&page->object, memory_order_relaxed),

@@ -25,6 +25,7 @@ enum progress_kind {
 	PROGRESS_END,     /* a connection is ended */
 	PROGRESS_PARK,    /* a park is ready, or its time has come */
 	PROGRESS_HOLDER,  /* what a holder says */
+	PROGRESS_MAX,
 };
 
 /* What is done, and for whom. */

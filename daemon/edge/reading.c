@@ -49,6 +49,23 @@ void reading_remove(struct connection *c)
 	TAILQ_REMOVE(queue_of(c), c, readable);
 }
 
+/* Whether the next datagram has a request about parks; it stays where it is, and so do its fds. */
+static bool is_about_parks(struct connection *c)
+{
+	uint8_t *message = c->server->buffers.message;
+	ssize_t n = recv(c->fd, message, WIRE_MESSAGE_MAX, MSG_PEEK | MSG_DONTWAIT);
+	struct wire_view view;
+
+	for (size_t at = 0; n > 0 && at < (size_t)n; at += view.size) {
+		if (wire_decode(message + at, (size_t)n - at, true, &view, NULL) != WIRE_OK)
+			return false;
+		if ((view.header.type >= WIRE_PARK && view.header.type <= WIRE_DETACH) ||
+		    view.header.type == WIRE_LIST_PARKS)
+			return true;
+	}
+	return false;
+}
+
 /* Returns how many fds came with it. */
 static unsigned read_one(struct connection *c)
 {
@@ -59,7 +76,7 @@ static unsigned read_one(struct connection *c)
 	/* one that was held back, and has not said yet what was kept, comes again */
 	if (c->closing || c->blocked || c->held || c->backlog)
 		return 0;
-	if (link_is_closed(c->account)) {
+	if (link_is_returning(c->account) && is_about_parks(c)) {
 		link_hold(c);
 		return 0;
 	}

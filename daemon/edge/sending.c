@@ -286,7 +286,7 @@ void sending_flush(struct connection *c)
 		handing_add_entries(c);
 	if (r == 0)
 		r = send_chain(c);
-	if (r == 0)
+	if (r == 0 && !c->closing)
 		handing_sent(c);
 	if (r == 0 && !c->closing)
 		r = handing_send(c);

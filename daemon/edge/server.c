@@ -398,7 +398,8 @@ static void expire_own(struct server *s)
 			s->unfinished = true;
 			break;
 		}
-		connection_fail(c, WIRE_E_PROTOCOL, 0, "no HELLO came in time");
+		if (!c->held) /* it may have come, and was not read */
+			connection_fail(c, WIRE_E_PROTOCOL, 0, "no HELLO came in time");
 	}
 	if (s->accept_again != 0 && s->accept_again <= s->now) {
 		s->accept_again = 0;

@@ -92,7 +92,8 @@ struct server {
 
 	struct parks *parks;
 	struct parking_list parkings; /* one a uid that ever parked */
-	struct park **park_by_fd;     /* max_fds of them */
+	struct park **park_by_fd;     /* n_park_by_fd of them */
+	uint64_t n_park_by_fd;
 	struct peer_table peers;
 	int64_t oldest_ends;   /* when the oldest park may be too old, ns; INT64_MAX: never */
 	int64_t handout_again; /* hand-outs wait until then, the kernel had too many; 0: none does */

@@ -206,7 +206,7 @@ static const char *check_blame(const struct image *image)
 	if (h->suspects > 1 || h->n_kept_out > KEPT_OUT_MAX)
 		return "whom it blames makes no sense";
 	if (h->suspects &&
-	    (h->step_kind == PROGRESS_NONE || h->step_kind > PROGRESS_END || h->step_pid <= 0))
+	    (h->step_kind == PROGRESS_NONE || h->step_kind >= PROGRESS_MAX || h->step_pid <= 0))
 		return "whom it blames makes no sense";
 	if (!h->suspects &&
 	    (h->step_kind || h->step_uid || h->step_pid || h->step_object || h->step_start))

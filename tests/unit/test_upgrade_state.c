@@ -222,7 +222,7 @@ static void values_without_sense_are_refused(void **state)
 	s.listener.address[0] = '@'; /* an abstract one has no file */
 	check_wrong(&s, "what it says of the socket's file makes no sense");
 	s = full();
-	s.blame.step.kind = PROGRESS_END + 1;
+	s.blame.step.kind = PROGRESS_MAX;
 	check_wrong(&s, "whom it blames makes no sense");
 	s = full();
 	s.blame.kept_out.items[1].pid = 0;
