@@ -90,6 +90,11 @@ static void status_fill(const struct readyd *r, const struct wire_status *w, con
 		.began = rd_time_from_daemon(r, w->began),
 		.restarts = w->restarts,
 		.left_behind = w->left_behind,
+		.parks = w->parks,
+		.parks_handed = w->parks_handed,
+		.parks_ready = w->parks_ready,
+		.holders = w->holders,
+		.holders_left = w->holders_left,
 	};
 	text_take(&tail, end, s->version, sizeof(s->version));
 	text_take(&tail, end, s->backend, sizeof(s->backend));

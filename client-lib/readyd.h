@@ -407,6 +407,10 @@ struct readyd_status {
 	int64_t began;        /* the daemon as a whole; an upgrade goes on */
 	uint64_t restarts;    /* loops that took the place of one that had ended */
 	uint64_t left_behind; /* of those that had to end, how many could not, as of `started` */
+	uint64_t parks, parks_handed,
+		parks_ready; /* all users'; handed out; ready and not handed out */
+	uint64_t holders,
+		holders_left; /* processes that keep parks; stuck ones that were given up */
 };
 
 int readyd_get_status(struct readyd *r, struct readyd_status *ret);

@@ -462,6 +462,11 @@ struct wire_status { /* STATUS: 1 record; tail: version, backend, socket, each e
 	int64_t began;         /* ns: its keeper; without one, as started */
 	uint64_t restarts;     /* loops that took the place of one that had ended, since then */
 	uint64_t left_behind;  /* loops that could not be ended, when this one was made */
+	uint64_t parks;
+	uint64_t parks_handed;
+	uint64_t parks_ready; /* and not handed */
+	uint64_t holders;
+	uint64_t holders_left; /* stuck ones that were given up */
 };
 
 enum wire_session_flag {

@@ -25,6 +25,11 @@ static const struct output_field fields[] = {
 	{"Timers", "timers", 0},
 	{"Deadlines", "deadlines", 0},
 	{"Overdue", "overdue", 0},
+	{"Parks", "parks", 0},
+	{"Parks handed", "parks_handed", 0},
+	{"Parks ready", "parks_ready", 0},
+	{"Holders", "holders", 0},
+	{"Holders left", "holders_left", 0},
 	{"Fds", "fds", 0},
 	{NULL, "fds_max", 0},
 	{"Turns", "turns", 0},
@@ -51,6 +56,11 @@ static void print_counts(struct output *o, const struct readyd_status *s)
 	output_number(o, "timers", s->timers);
 	output_number(o, "deadlines", s->deadlines);
 	output_number(o, "overdue", s->overdue);
+	output_number(o, "parks", s->parks);
+	output_number(o, "parks_handed", s->parks_handed);
+	output_number(o, "parks_ready", s->parks_ready);
+	output_number(o, "holders", s->holders);
+	output_number(o, "holders_left", s->holders_left);
 	output_number(o, "fds", s->fds);
 	output_number(o, "fds_max", s->fds_max);
 	snprintf(fds, sizeof(fds), "%llu of %llu", (unsigned long long)s->fds,

@@ -312,6 +312,11 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 	s->unfinished = true;
 }
 
+void server_note_left(struct server *s, uint64_t n)
+{
+	s->history.holders_left = n;
+}
+
 /* ---- Telling ---- */
 
 void link_add(struct parking *k, struct park *p)

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "config/config.h"
+#include "parking.h"
 #include "request.h"
 #include "sending.h"
 
@@ -70,8 +71,11 @@ void inspect_show_counts(const struct server *s)
 static uint64_t count_fds(const struct server *s)
 {
 	const struct core_stats *core = core_stats(s->core);
+	struct parking_counts parking;
 	uint64_t n = s->base_fds + s->stats.connections;
 
+	parking_count(s, &parking);
+	n += parking.fds;
 	return poller_caps(s->poller) & POLLER_WEAK ? n + core->sessions : n + core->watches;
 }
 
@@ -88,6 +92,8 @@ void inspect_status(struct connection *c, const struct wire_view *request)
 {
 	const struct server *s = c->server;
 	const struct core_stats *core = core_stats(s->core);
+	const struct parks_stats *parks = parks_stats(s->parks);
+	struct parking_counts parking;
 	struct wire_status row = {
 		.now = s->now,
 		.started = s->started,
@@ -115,10 +121,16 @@ void inspect_status(struct connection *c, const struct wire_view *request)
 		.began = s->history.began,
 		.restarts = s->history.restarts,
 		.left_behind = s->history.left_behind,
+		.parks = parks->parks,
+		.parks_handed = parks->handed,
+		.parks_ready = parks->ready,
+		.holders_left = s->history.holders_left,
 	};
 	char text[512];
 	size_t used = 0;
 
+	parking_count(s, &parking);
+	row.holders = parking.holders;
 	used = add_text(text, sizeof(text), used, READYD_VERSION);
 	used = add_text(text, sizeof(text), used, s->poller->backend->name);
 	used = add_text(text, sizeof(text), used, s->listener.address);

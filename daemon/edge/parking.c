@@ -352,6 +352,29 @@ int64_t parking_next_time(const struct server *s)
 	return next;
 }
 
+/* ---- Counts ---- */
+
+void parking_count(const struct server *s, struct parking_counts *ret)
+{
+	const bool sets = poller_caps(s->poller) & POLLER_WEAK;
+	struct parking_counts n = {.fds = parks_stats(s->parks)->parks};
+	const struct parking *k;
+	const struct park *p;
+	uint64_t cursor = 0;
+
+	/* a poller that is not weak has copies of what it watches, and takes a while for all it does */
+	while (!sets && (p = parks_next(s->parks, NULL, &cursor)))
+		n.fds += (p->caller_flags & PARKING_REGISTERED) != 0;
+	TAILQ_FOREACH(k, &s->parkings, list)
+	{
+		n.holders += k->link.socket >= 0;
+		n.fds += (k->link.socket >= 0) + sets;
+	}
+	for (uint32_t i = 0; i < s->peers.n; i++)
+		n.fds += s->peers.peers[i] && s->peers.peers[i]->pidfd >= 0;
+	*ret = n;
+}
+
 /* ---- The end of a connection ---- */
 
 void parking_end_unused(struct parking *k)

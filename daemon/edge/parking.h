@@ -110,6 +110,13 @@ void parking_reload(struct server *s);
 /* The earliest time at which something here has to be looked at, ns; INT64_MAX: none. */
 int64_t parking_next_time(const struct server *s);
 
+/* What there is for the sake of parks. */
+struct parking_counts {
+	uint64_t holders;
+	uint64_t fds; /* of this process: parks, sockets of holders, pidfds, epoll sets */
+};
+void parking_count(const struct server *s, struct parking_counts *ret);
+
 /* Puts a park into a queue of a connection, out of the one that it was in. NULL: into none. */
 void parking_queue(struct park *p, struct park_queue *queue);
 

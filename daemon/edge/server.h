@@ -29,9 +29,10 @@ struct server;
 
 /* Of the daemon as a whole, of which this process is one that serves. All zero: it is alone. */
 struct server_history {
-	int64_t began;        /* ns */
-	uint64_t restarts;    /* processes that served before this one */
-	uint64_t left_behind; /* of these, those that could not be ended */
+	int64_t began;         /* ns */
+	uint64_t restarts;     /* processes that served before this one */
+	uint64_t left_behind;  /* of these, those that could not be ended */
+	uint64_t holders_left; /* stuck ones that were given up; see server_note_left() */
 };
 
 /* A holder's socket, of a uid: its messages are in record.h. */
@@ -86,6 +87,9 @@ bool server_spares_holder(struct server *s, uint32_t *ret_uid);
 
 /* Here is one; its socket is taken over. -1: none can be made; parks of this uid are refused. */
 void server_take_holder(struct server *s, uint32_t uid, int socket);
+
+/* So many holders that were stuck and given up have not ended. */
+void server_note_left(struct server *s, uint64_t n);
 
 /* Makes a blocked turn return. Safe from a signal handler. */
 void server_break(struct server *s);

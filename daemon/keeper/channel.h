@@ -24,6 +24,7 @@ enum channel_type {
 	CHANNEL_RELEASE_HOLDER, /* from the loop: it is not needed any more; value: the uid */
 	CHANNEL_HOLDER_MADE,    /* to the loop: its socket; value: the uid */
 	CHANNEL_NO_HOLDER,      /* to the loop: none can be made; value: the uid */
+	CHANNEL_HOLDERS_LEFT,   /* to the loop: so many stuck ones are left behind now */
 };
 
 struct channel_message {

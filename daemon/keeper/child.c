@@ -44,7 +44,7 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 		.starter = k->starter,
 		.progress = {.page = page, .wake = k->wake_fd},
 		.kept_out = k->blame.kept_out,
-		.history = {k->began, k->made, k->left_behind},
+		.history = {k->began, k->made, k->left_behind, holders_count_left(&k->holders)},
 	};
 	struct loop loop = {
 		.options = k->options,
@@ -117,7 +117,12 @@ int child_make(struct keeper *k, int64_t now)
 		return r;
 	}
 	k->made++;
-	k->loop = (struct child){.pid = pid, .channel = pair[0], .page = page};
+	k->loop = (struct child){
+		.pid = pid,
+		.channel = pair[0],
+		.page = page,
+		.left = holders_count_left(&k->holders),
+	};
 	watchdog_start(&k->loop.watchdog, k->settings.config.stuck_after, now);
 	return 0;
 }
@@ -133,6 +138,15 @@ void child_make_holder(struct keeper *k, uint32_t uid, bool replace, int64_t now
 	if (r < 0 && r != -EPIPE)
 		log_warning(k->log, "the loop (pid %d) could not be told of a holder (%s)",
 			    (int)k->loop.pid, strerror(-r));
+}
+
+void child_tell_left(struct keeper *k)
+{
+	unsigned left = holders_count_left(&k->holders);
+
+	if (k->loop.channel >= 0 && left != k->loop.left &&
+	    channel_send(k->loop.channel, CHANNEL_HOLDERS_LEFT, (int32_t)left, -1) == 0)
+		k->loop.left = left;
 }
 
 void child_drop(struct child *c)

@@ -303,6 +303,18 @@ bool holders_child_changed(struct holders *hs, const siginfo_t *info, int64_t no
 	return true;
 }
 
+unsigned holders_count_left(const struct holders *hs)
+{
+	struct holders_one *one;
+	unsigned n = 0;
+
+	TAILQ_FOREACH(one, &hs->list, list)
+	{
+		n += one->row.kind == HOLDERS_LEFT;
+	}
+	return n;
+}
+
 int holders_get_sockets(const struct holders *hs, struct server_holder **ret, size_t *ret_n)
 {
 	struct server_holder *sockets = calloc(hs->n + 1, sizeof(*sockets));

@@ -66,6 +66,9 @@ void holders_release(struct holders *hs, uint32_t uid);
 /* A child of this pid has stopped, or ended (waitid(2)). false: it is no holder. */
 bool holders_child_changed(struct holders *hs, const siginfo_t *info, int64_t now);
 
+/* How many are stuck and left behind, of all uids. */
+unsigned holders_count_left(const struct holders *hs);
+
 /* The sockets, for a new loop, which has them by inheritance. The caller frees the list. -ENOMEM. */
 int holders_get_sockets(const struct holders *hs, struct server_holder **ret, size_t *ret_n);
 

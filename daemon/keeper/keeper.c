@@ -443,6 +443,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 			make_loop(&k, now);
 		else if (k.loop.pid != 0 && k.loop.watchdog.next <= now)
 			look(&k, now);
+		child_tell_left(&k);
 		service_feed(&k.service, serving(&k), now);
 		if (!k.ended)
 			wait_and_hear(&k);

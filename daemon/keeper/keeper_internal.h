@@ -23,8 +23,9 @@ struct child {
 	int channel; /* -1: it has closed its end */
 	struct progress_page *page;
 	struct watchdog watchdog;
-	bool serves; /* it said so */
-	bool stuck;  /* it was found so, in this step */
+	unsigned left; /* holders that are left behind, as it was told */
+	bool serves;   /* it said so */
+	bool stuck;    /* it was found so, in this step */
 	struct progress_step step;
 };
 
@@ -65,6 +66,9 @@ int child_make(struct keeper *k, int64_t now);
 
 /* The loop wants a holder for this uid: makes it, and answers. */
 void child_make_holder(struct keeper *k, uint32_t uid, bool replace, int64_t now);
+
+/* Tells it how many holders are left behind, if that has changed. */
+void child_tell_left(struct keeper *k);
 
 /* Gives up what belongs to it: its process has ended, or is left behind. */
 void child_drop(struct child *c);

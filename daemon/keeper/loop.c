@@ -150,6 +150,8 @@ static bool hear_keeper(struct loop *l)
 			break;
 		if (message.type == CHANNEL_TRIED)
 			take_trial(l, message.value);
+		if (message.type == CHANNEL_HOLDERS_LEFT)
+			server_note_left(l->server, (uint64_t)message.value);
 		if (message.type == CHANNEL_DEFAULTS ||
 		    (message.type == CHANNEL_SETTINGS && fd >= 0))
 			take_settings(l, fd);

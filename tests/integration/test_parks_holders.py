@@ -23,9 +23,9 @@ IDLE = 10  # s that a holder stays with nothing to keep
 class Holders(unittest.TestCase):
     d = None
 
-    def other(self):
+    def other(self, config=""):
         """A daemon, from now on the one of this test."""
-        self.d = Daemon()
+        self.d = Daemon(config)
         self.addCleanup(self.d.__exit__)
         return self.d
 
@@ -79,6 +79,34 @@ class Holders(unittest.TestCase):
         again = self.again(handle=client.handle)
         again.call(claim(secret)).check()
         self.takes(again, secret, b)
+
+    def test_status_counts_them(self):
+        for config in ("", "backend: poll\n"):
+            with self.subTest(config):
+                self.check_counts(config)
+
+    def check_counts(self, config):
+        self.other(config)
+        client = self.again()
+        self.assertEqual(self.counts(client), (0, 0, 0, 0, 0))
+        _, peer = self.parked(client)
+        self.parked(client)
+        secret, _ = self.parked(client)
+        self.assertEqual(self.counts(client), (3, 0, 0, 1, 0))
+        message = client.handout(client.call(take(token=secret)).check().answer.serial)
+        self.assertEqual(self.counts(client), (3, 1, 0, 1, 0))
+        peer.send(b"x")
+        until(lambda: self.counts(client) == (3, 1, 1, 1, 0), "one that is ready")
+        os.close(message.fds[0])
+        client.call(acknowledge(secret)).check()
+        until(lambda: self.counts(client) == (2, 0, 1, 1, 0), "one that was taken")
+        self.assertEqual(client.status()[0].fds, len(fds_of(self.d.loop())))
+
+    @staticmethod
+    def counts(client):
+        status = client.status()[0]
+        return (status.parks, status.parks_handed, status.parks_ready, status.holders,
+                status.holders_left)
 
     # ---- Holders that nobody needs ----
 

@@ -189,17 +189,24 @@ class Upgrades(test_parks_deaths.WithKeeper):
             found = holders(self.d)
             self.assertEqual(len(found), 2)
             before = len(self.rows())
+            until(lambda: self.left_behind() == (1, 1), "one left behind, in the status")
             self.kill_loop()
+            self.assertEqual(self.left_behind(), (1, 1))
             self.assertEqual(sorted(holders(self.d)), sorted(found))
             until(lambda: len(self.rows()) == before, "all parks")
             os.kill(stuck, signal.SIGKILL)
             self.d.logs(f"that was left behind (pid {stuck}) died by SIGKILL")
+            until(lambda: self.left_behind() == (1, 0), "none left behind, in the status")
             self.assertNotIn("a loop that was left behind", self.d.log())
             self.kill_loop()
             until(lambda: len(self.rows()) == before, "all parks")
         finally:
             if stuck in children(self.d.process.pid):
                 os.kill(stuck, signal.SIGCONT)
+
+    def left_behind(self):
+        status = self.d.status()
+        return status["holders"], status["holders_left"]
 
     # ---- Another version of the records ----
 

@@ -301,7 +301,8 @@ class DaemonTest(Base):
         self.assertEqual(status["socket"], self.daemon.socket)
         self.assertEqual(status["protocol"], 1)
         for key in ("now", "began", "started", "restarts", "left_behind", "turn_longest", "fds",
-                    "fds_max", "connections"):
+                    "fds_max", "connections", "parks", "parks_handed", "parks_ready", "holders",
+                    "holders_left"):
             self.assertIsInstance(status[key], int)
         self.assertIsInstance(status["uptime"], float)
         self.assertAlmostEqual(status["uptime"], (status["now"] - status["began"]) / 1e9, 3)

@@ -1673,6 +1673,8 @@ def P_status(t):
            status.timers, status.deadlines), (t.daemon.loop(), 1, 1, 1, 1, 1, 1), "numbers")
     check(status.began <= status.started < before.now <= status.now <= time.monotonic_ns(), "times")
     equal((status.restarts, status.left_behind), (0, 0), "loops")
+    equal((status.parks, status.parks_handed, status.parks_ready, status.holders,
+           status.holders_left), (0, 0, 0, 0, 0), "parks")
     b.send(b"x")
     expect(client, READY)
     client.send(wait(99))

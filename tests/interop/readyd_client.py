@@ -517,7 +517,7 @@ class Handout(NamedTuple):
     peer_length: int
 
 
-@record("qqII19Qq2Q")
+@record("qqII19Qq7Q")
 class Status(NamedTuple):
     now: int
     started: int
@@ -545,6 +545,11 @@ class Status(NamedTuple):
     began: int
     restarts: int
     left_behind: int
+    parks: int
+    parks_handed: int
+    parks_ready: int
+    holders: int
+    holders_left: int
 
 
 @record("QQqIIII10Q")

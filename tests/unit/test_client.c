@@ -608,6 +608,11 @@ static void status_is_translated_and_its_texts_are_printable(void **state)
 	s.began = s.now - 2 * FAKE_NS;
 	s.restarts = 12;
 	s.left_behind = 13;
+	s.parks = 14;
+	s.parks_handed = 15;
+	s.parks_ready = 16;
+	s.holders = 17;
+	s.holders_left = 18;
 	assert_int_equal(pthread_create(&thread, NULL, ask_status, &a), 0);
 	reply(x, WIRE_GET_STATUS, 1, WIRE_STATUS, 0, &s, 1, tail, sizeof(tail));
 	pthread_join(thread, NULL);
@@ -622,6 +627,11 @@ static void status_is_translated_and_its_texts_are_printable(void **state)
 	assert_int_equal(a.status.now - a.status.began, 2 * FAKE_NS);
 	assert_int_equal(a.status.restarts, 12);
 	assert_int_equal(a.status.left_behind, 13);
+	assert_int_equal(a.status.parks, 14);
+	assert_int_equal(a.status.parks_handed, 15);
+	assert_int_equal(a.status.parks_ready, 16);
+	assert_int_equal(a.status.holders, 17);
+	assert_int_equal(a.status.holders_left, 18);
 }
 
 static void *ask_sessions(void *context)

@@ -48,7 +48,7 @@ static_assert(sizeof(struct wire_answer) == 24, "answer");
 static_assert(sizeof(struct wire_failure) == 24, "failure");
 static_assert(sizeof(struct wire_error_record) == 16, "error_record");
 static_assert(sizeof(struct wire_handout) == 56, "handout");
-static_assert(sizeof(struct wire_status) == 200, "status");
+static_assert(sizeof(struct wire_status) == 240, "status");
 static_assert(sizeof(struct wire_session_row) == 120, "session_row");
 static_assert(sizeof(struct wire_watch_row) == 104, "watch_row");
 static_assert(sizeof(struct wire_timer_row) == 64, "timer_row");
