@@ -7,6 +7,7 @@ As a program it is such a worker: parks.py ADDRESS HANDLE WHAT [ARGUMENT]..., se
 
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -315,6 +316,54 @@ class Bench(unittest.TestCase):
         self.assertEqual(os.read(fd.fileno(), 100)[-5:], b"there")
         os.write(fd.fileno(), b"back")
         self.assertEqual(peer.recv(100), b"back")
+
+
+class BenchOfDeaths(Bench):
+    """The same, with a loop that is killed now and then."""
+
+    @classmethod
+    def renew(cls):
+        super().renew()
+        cls.kill_loop()
+        cls.before = tuple(map(max, cls.before, cls.counts(least=True)))
+
+    @classmethod
+    def again(cls, **options):
+        """A connection to whatever loop there is."""
+        def one():
+            try:
+                return connect(cls.d, **options)
+            except (ConnectionEnded, ConnectionError):
+                return None
+
+        return until(one, "a connection")
+
+    @classmethod
+    def kill_loop(cls):
+        """Kills the loop that serves now, and waits for the next."""
+        with cls.again() as client:
+            old = client.welcome.pid
+        os.kill(old, signal.SIGKILL)
+        cls.next_loop(old)
+
+    @classmethod
+    def next_loop(cls, old):
+        def other():
+            with cls.again() as client:
+                return client.welcome.pid != old
+
+        until(other, "another loop")
+
+    def rows(self, client=None, **filters):
+        while True:
+            try:
+                with self.again() as own:
+                    return {item.row.park: item for item in own.parks(**filters)}
+            except ConnectionEnded:
+                pass
+
+    def again_client(self, **options):
+        return self.keep(self.again(**options))
 
 
 def variants(rules):

@@ -14,7 +14,7 @@ import threading
 import time
 import unittest
 
-from parks import PATIENCE, Bench, Fd, connect, fds_of, holders, token, until, variants
+from parks import PATIENCE, BenchOfDeaths, Fd, fds_of, holders, token, until, variants
 from readyd_client import (
     NO_TOKEN, READ, Client, Code, ConnectionEnded, Error, Flag, ParkFlag, ParkState, acknowledge,
     claim, drop, held, park, take)
@@ -148,51 +148,7 @@ class Steady:
             fd.close()
 
 
-class Deaths(Bench):
-    @classmethod
-    def renew(cls):
-        super().renew()
-        cls.kill_loop()
-        cls.before = tuple(map(max, cls.before, cls.counts(least=True)))
-
-    @classmethod
-    def again(cls, **options):
-        """A connection to whatever loop there is."""
-        def one():
-            try:
-                return connect(cls.d, **options)
-            except (ConnectionEnded, ConnectionError):
-                return None
-
-        return until(one, "a connection")
-
-    @classmethod
-    def kill_loop(cls):
-        """Kills the loop that serves now, and waits for the next."""
-        with cls.again() as client:
-            old = client.welcome.pid
-        os.kill(old, signal.SIGKILL)
-        cls.next_loop(old)
-
-    @classmethod
-    def next_loop(cls, old):
-        def other():
-            with cls.again() as client:
-                return client.welcome.pid != old
-
-        until(other, "another loop")
-
-    def rows(self, client=None, **filters):
-        while True:
-            try:
-                with self.again() as own:
-                    return {item.row.park: item for item in own.parks(**filters)}
-            except ConnectionEnded:
-                pass
-
-    def again_client(self, **options):
-        return self.keep(self.again(**options))
-
+class Deaths(BenchOfDeaths):
     # ---- The loop dies ----
 
     def test_s107_a_park_is_what_it_was(self):

@@ -25,7 +25,7 @@ os.environ["READYD_DIE_AT"] = DIE_AT
 
 # pylint: disable=wrong-import-position
 from daemon import Daemon  # noqa: E402
-from parks import PATIENCE, Bench, connect, fds_of, holders, token, until  # noqa: E402
+from parks import PATIENCE, BenchOfDeaths, connect, fds_of, holders, token, until  # noqa: E402
 from readyd_client import (  # noqa: E402
     Code, ConnectionEnded, Error, ParkEntry, ParkFlag, claim, drop, sync, take)
 from test_parks_deaths import Steady  # noqa: E402
@@ -135,27 +135,14 @@ class HolderKiller(threading.Thread):
 
 @unittest.skipUnless(CRASHING, "READYD_CRASHING is not set: needs a readyd that was built with "
                                "-Dmutant=DIE_AT_STEP")
-class Steps(Bench):
+class Steps(BenchOfDeaths):
     @classmethod
     def start(cls):
         return Daemon("park-max-age: 0s\n", level="info")
 
     @classmethod
-    def renew(cls):
-        super().renew()
-        with connect(cls.d) as client:
-            os.kill(client.welcome.pid, signal.SIGKILL)
-            cls.at_its_end(client)
-        cls.before = tuple(map(max, cls.before, cls.counts(least=True)))
-
-    @classmethod
     def tearDownClass(cls):
         FOLDER.cleanup()
-
-    @staticmethod
-    def at_its_end(client):
-        client.timeout = PATIENCE
-        client.read_to_the_end()
 
     # ---- One run ----
 
@@ -195,7 +182,7 @@ class Steps(Bench):
                 self.assertEqual(sum(ends), 0, "connections ended, and only a holder died")
             self.after(left)
         except BaseException:
-            print(f"{scenario.__name__} {' '.join(lines)}")
+            print(f"{scenario.__name__} {' '.join(lines)}\n{self.d.log()[-3000:]}")
             raise
         finally:
             self.disarm()
@@ -331,7 +318,7 @@ class Steps(Bench):
         secret, number, b = self.parked_by(self.maker)
         self.other.made.append(secret)
         b.send(b"x")
-        self.assertEqual(self.other.ask(claim(secret)).value, 1)
+        self.assertEqual(self.other.ask(claim(secret)).value, number)
         self.assertEqual(self.other.entry(number).read, Code.READY)
         self.is_kept(b)
         self.take_by(self.other, secret, b)
