@@ -6,13 +6,14 @@ READYD names the daemon.
 """
 
 import os
+import signal
 import socket
 import time
 import unittest
 
 from parks import OTHER_UID, Bench, Fd, fds_of, holders, token, until, variants
 from readyd_client import (
-    BOTH, NO_TOKEN, READ, WRITE, Answer, Code, Direction, Error, Kind, ParkEntry, ParkFlag,
+    BOTH, NO_TOKEN, READ, WRITE, Answer, Code, Direction, Error, Flag, Kind, ParkEntry, ParkFlag,
     ParkState, Type, acknowledge, claim, drop, park, sync, take)
 
 MS = 1_000_000
@@ -363,6 +364,24 @@ class Wire(Bench):
         self.ok(other, claim(secret))
         self.entry(other)
         self.assertEqual([type(item) for item in other.trace], [Answer, ParkEntry])
+
+    def test_claim_in_one_turn_with_another_client(self):
+        """The entry is said behind what another one is told."""
+        maker, other = self.client(), self.client()
+        secret, number, b = self.parked(maker)
+        b.send(b"x")
+        self.assertEqual(self.entry(maker).park, number)
+        for client in (self.client(), self.client()):
+            os.kill(self.d.loop(), signal.SIGSTOP)
+            try:
+                first = client.send(claim(secret)._replace(flags=Flag.ANSWER), *[sync()] * 3)
+                second = other.send(*[sync()] * 5)
+            finally:
+                os.kill(self.d.loop(), signal.SIGCONT)
+            for who, serials in ((client, first), (other, second)):
+                for serial in serials:
+                    self.assertEqual(who.outcome(serial).error, Error.OK)
+            self.assertEqual(self.entry(client).park, number)
 
     def test_claim_on_a_new_connection_of_the_handle(self):
         maker = self.client(handle=HANDLE)
