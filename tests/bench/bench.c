@@ -23,7 +23,8 @@
 
 static const char config_text[] = "limits:\n"
 				  "  connections: 6000\n"
-				  "  watches: 2M\n";
+				  "  watches: 2M\n"
+				  "  parks: 10001\n";
 
 void bench_die(const char *format, ...)
 {

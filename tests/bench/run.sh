@@ -4,7 +4,7 @@
 #
 #   sh tests/bench/run.sh [--build FOLDER] [--json FILE] [NAME]...
 #
-# NAME is restart, keeper or storm; all, if none is named. Prints a table; with --json, writes the
+# NAME is restart, keeper, storm or parks; all, if none is named. Prints a table; with --json, writes the
 # same figures to FILE. Builds, optimized, in build/bench, or in FOLDER. A quiet machine gives the
 # better figures; those marked "x" are ratios, which hold on a busy one, too. The exit status says
 # whether all of it ran, not whether the aims are met.
@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
 		json=${2:?--json needs a file}
 		shift
 		;;
-	restart | keeper | storm) names="$names $1" ;;
+	restart | keeper | storm | parks) names="$names $1" ;;
 	*)
 		echo "run.sh: there is no benchmark \"$1\"" >&2
 		exit 2
@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-names=${names:-restart keeper storm}
+names=${names:-restart keeper storm parks}
 
 # shellcheck disable=SC2086
 need $BUILD_PACKAGES && build "$b" --buildtype=release -Dtests=disabled || exit 1
