@@ -60,6 +60,7 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 	options.listener.bound = false; /* the path stays the keeper's */
 	k->settings.config = (struct config){0};
 	(void)close(k->signal_fd);
+	k->holders.ledger = ledger_free(k->holders.ledger); /* no business of a loop's */
 	upgrade_leave(k);
 	if (k->ready_fd >= 0)
 		(void)close(k->ready_fd);
@@ -129,8 +130,11 @@ int child_make(struct keeper *k, int64_t now)
 
 void child_make_holder(struct keeper *k, uint32_t uid, bool replace, int64_t now)
 {
-	int socket, r = holders_make(&k->holders, uid, replace, now, &socket);
+	int socket, r;
 
+	if (k->stopping)
+		return; /* what the uid had is being stored: another one would have it, too */
+	r = holders_make(&k->holders, uid, replace, now, &socket);
 	if (r == 0)
 		r = channel_send(k->loop.channel, CHANNEL_HOLDER_MADE, (int32_t)uid, socket);
 	if (r < 0)

@@ -16,6 +16,7 @@
 #include "daemon/edge/record.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "depot.h"
 #include "holder_table.h"
 
 /*
@@ -44,6 +45,10 @@
  * ppoll, which lets it in again. From then on it closes nothing by itself: the kernel does when the
  * process exits, and lets no socket linger then. A signal that comes between that look and a close
  * would have to come again: the keeper repeats it.
+ *
+ * At its end it stores its parks (depot.h), whatever loop and keeper are doing: at SIGTERM, and when
+ * both are dead. From then on the loop must not believe that it is heard: shutdown(2) refuses what
+ * it sends later, so that it tells nobody outside of it, and what it sent before is in the queue.
  */
 
 #define MILLISECOND INT64_C(1000000)
@@ -68,6 +73,7 @@ struct holder {
 	uint32_t epoch;
 	unsigned failures; /* in a row, to send what is next */
 	struct log_site damaged, stale, lost;
+	struct depots depots;
 	struct record_batch batch;
 	struct record_message message;
 };
@@ -303,6 +309,29 @@ static void wait_for_work(struct holder *h)
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
+/* PID 1 is waited for: the loop is not to think that this process is stuck. Its own epochs are odd. */
+static void show_life(void *context)
+{
+	struct holder *h = context;
+
+	record_batch_clear(&h->batch);
+	(void)record_batch_add(&h->batch, RECORD_END, 0, NULL, 0, NULL, 0, NULL, 0);
+	(void)record_batch_send(&h->batch, h->socket);
+}
+
+static void end(struct holder *h)
+{
+	h->table.exiting = true;
+	if (!h->ended) {
+		if (h->depots.ledger)
+			(void)shutdown(h->socket, SHUT_RD);
+		hear(h, LAST_MESSAGES);
+	}
+	h->depots.waiting = NULL;
+	if (h->status == 0)
+		depots_store(&h->depots, &h->table, &h->batch);
+}
+
 static void serve(struct holder *h)
 {
 	while (!h->ended) {
@@ -313,9 +342,7 @@ static void serve(struct holder *h)
 		if (h->giving && !h->ended)
 			give(h);
 	}
-	h->table.exiting = true;
-	if (!h->ended)
-		hear(h, LAST_MESSAGES);
+	end(h);
 }
 
 int holder_close(int socket, int go, const struct log *log)
@@ -330,6 +357,24 @@ int holder_close(int socket, int go, const struct log *log)
 	return 0;
 }
 
+/* Its socket, the log, and the depots of its uid. */
+static void close_what_is_not_needed(const struct holder_options *options)
+{
+	int few[2] = {options->socket, options->log->fd};
+	int *needed = options->n_depots > 0 ? calloc(options->n_depots + 2, sizeof(int)) : few;
+	size_t n = 2;
+
+	if (!needed)
+		needed = few; /* the depots stay where they are, in the store */
+	memcpy(needed, few, sizeof(few));
+	for (size_t i = 0; i < options->n_depots && needed != few; i++)
+		if (options->depots[i].uid == options->uid)
+			needed[n++] = options->depots[i].fd;
+	close_others(needed, n);
+	if (needed != few)
+		free(needed);
+}
+
 int holder_run(const struct holder_options *options)
 {
 	struct holder *h;
@@ -338,7 +383,7 @@ int holder_run(const struct holder_options *options)
 	assert(options->socket >= FD_LASTING);
 	set_signals();
 	(void)prctl(PR_SET_NAME, "readyd-holder");
-	close_others((int[]){options->socket, options->log->fd}, 2);
+	close_what_is_not_needed(options);
 	h = calloc(1, sizeof(*h));
 	if (!h) {
 		log_error(options->log, "the holder of uid %u cannot start: %s", options->uid,
@@ -349,7 +394,16 @@ int holder_run(const struct holder_options *options)
 	h->socket = options->socket;
 	h->log = options->log;
 	h->stop = options->stop;
+	h->depots = (struct depots){
+		.ledger = options->ledger,
+		.uid = options->uid,
+		.term = options->term,
+		.log = options->log,
+		.waiting = show_life,
+		.context = h,
+	};
 	holder_table_init(&h->table);
+	depots_take(&h->depots, &h->table, &h->message, options->depots, options->n_depots);
 	serve(h);
 	log_site_end(h->log, &h->damaged, CONFIG_LOG_ERROR, "damaged messages to a holder");
 	log_site_end(h->log, &h->stale, CONFIG_LOG_WARNING, "messages that did not fit");

@@ -12,17 +12,24 @@
 #include <stdint.h>
 
 #include "daemon/edge/log.h"
+#include "ledger.h"
+#include "systemd/store.h"
 
 struct holder_options {
 	uint32_t uid;
 	int socket; /* to the loop */
 	struct log *log;
 	const volatile sig_atomic_t *stop; /* set by the handler of SIGTERM, which is there */
+	struct ledger *ledger;             /* of systemd's fd store; NULL: there is none */
+	uint32_t term;                     /* in the ledger */
+	struct store_entry *depots;        /* that came back: those of this uid are taken */
+	size_t n_depots;
 };
 
 /*
  * In a new process: gives up all other fds (those of the landing zone are plugged), and holds until
- * the other end of its socket is closed by everybody, or SIGTERM. Returns the exit status.
+ * the other end of its socket is closed by everybody, or SIGTERM. Where there is a store, what it
+ * has goes there then. Returns the exit status.
  */
 int holder_run(const struct holder_options *options);
 

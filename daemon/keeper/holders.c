@@ -32,8 +32,9 @@
 
 enum {
 	QUEUE_SIZE =
-		1024 * 1024, /* for what waits while a holder closes; the kernel cuts it down */
-	PATIENCE_S = 5,      /* for ends that were asked for */
+		1024 * 1024,   /* for what waits while a holder closes; the kernel cuts it down */
+	PATIENCE_S = 5,        /* for ends that were asked for */
+	STORE_PATIENCE_S = 10, /* the same, where they give their parks to systemd first */
 	KILL_PATIENCE_S = 2,
 };
 
@@ -151,6 +152,8 @@ static void forget(struct holders *hs, struct holders_one *one)
 
 static void leave_behind(struct holders *hs, struct holders_one *one, bool stuck, int64_t now)
 {
+	if (hs->ledger)
+		(void)ledger_appoint(hs->ledger, one->row.uid);
 	close_socket(hs, one);
 	one->row.kind = HOLDERS_LEFT;
 	if (stuck)
@@ -193,10 +196,13 @@ static int fork_one(struct holders *hs, struct holders_row *row)
 {
 	int pair[2];
 	pid_t pid;
+	uint32_t term = 0;
 	int r = make_pair(pair);
 
 	if (r < 0)
 		return r;
+	if (hs->ledger)
+		term = ledger_appoint(hs->ledger, row->uid);
 	pid = fork();
 	if (pid == 0) {
 		struct holder_options options = {
@@ -204,6 +210,10 @@ static int fork_one(struct holders *hs, struct holders_row *row)
 			.socket = pair[1],
 			.log = hs->log,
 			.stop = hs->stop,
+			.ledger = hs->ledger,
+			.term = term,
+			.depots = hs->depots,
+			.n_depots = hs->n_depots,
 		};
 
 		_exit(holder_run(&options)); /* what is the keeper's stays as it is */
@@ -421,16 +431,17 @@ static bool end_all(struct holders *hs, int number, int seconds)
 
 void holders_end(struct holders *hs)
 {
+	int patience = hs->ledger ? STORE_PATIENCE_S : PATIENCE_S;
 	struct holders_one *one;
 
 	kill_all(hs, SIGCONT); /* of one that is stopped */
-	if (!end_all(hs, SIGTERM, PATIENCE_S)) {
+	if (!end_all(hs, SIGTERM, patience)) {
 		TAILQ_FOREACH(one, &hs->list, list)
 		{
 			log_warning(
 				hs->log,
 				"the holder of uid %u (pid %d) does not end in %d s: killing it",
-				one->row.uid, (int)one->row.pid, PATIENCE_S);
+				one->row.uid, (int)one->row.pid, patience);
 		}
 		(void)end_all(hs, SIGKILL, KILL_PATIENCE_S);
 	}

@@ -17,6 +17,8 @@
 
 #include "daemon/edge/log.h"
 #include "daemon/edge/server.h"
+#include "ledger.h"
+#include "systemd/store.h"
 
 enum {
 	HOLDERS_LEFT_MAX = 8, /* a uid: so many stuck ones, and no other is made */
@@ -46,6 +48,9 @@ struct holders {
 	const volatile sig_atomic_t *stop; /* what the handler of SIGTERM sets, in a child, too */
 	struct holders_list list;
 	size_t n;
+	struct ledger *ledger;      /* the caller's: of systemd's fd store; NULL: there is none */
+	struct store_entry *depots; /* the caller's: what new holders find there; mostly none */
+	size_t n_depots;
 	struct log_site made, stuck, deaths, refused;
 };
 

@@ -436,6 +436,8 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 	k.ended = k.status != STATUS_OK;
 	if (upgraded && !k.ended)
 		reap(&k, clock_now()); /* of these no signal tells: see open_signals() */
+	if (!k.ended)
+		restore_parks(&k, k.began);
 	while (!k.ended) {
 		now = clock_now();
 		upgrade_step(&k, now);
@@ -449,6 +451,7 @@ enum exit_status keeper_run(const struct options *options, int ready_fd, struct 
 			wait_and_hear(&k);
 	}
 	holders_end(&k.holders);
+	k.holders.ledger = ledger_free(k.holders.ledger);
 	deinit(&k);
 	return k.status;
 }

@@ -73,6 +73,12 @@ void child_tell_left(struct keeper *k);
 /* Gives up what belongs to it: its process has ended, or is left behind. */
 void child_drop(struct child *c);
 
+/* ---- restore.c ---- */
+
+/* Once, before the first loop: where there is a store, holders will use it, and what it gave back is
+ * given to new ones. */
+void restore_parks(struct keeper *k, int64_t now);
+
 /* ---- death.c ---- */
 
 /* The loop's process has ended; info is waitid(2)'s. */

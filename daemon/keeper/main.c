@@ -122,6 +122,35 @@ static enum exit_status run_alone(const struct options *options, int ready_fd, s
 	return loop_run(&loop) == LOOP_FAILED ? STATUS_FAILURE : STATUS_OK;
 }
 
+static int take_passed(struct options *options, struct activation *a, char *error, size_t size)
+{
+	int r = activation_take(a, error, size);
+
+	options->passed_socket = a->socket;
+	options->depots = a->depots;
+	options->n_depots = a->n_depots;
+	return r;
+}
+
+static void tell_passed(const struct activation *a, const struct options *options, struct log *log)
+{
+	char text[4 * sizeof(a->strange) + 1];
+
+	if (a->n_strange > 0)
+		log_error(log,
+			  "%zu entries of systemd's fd store have names that readyd does not give, "
+			  "as "
+			  "\"%s\": closed, and removed there",
+			  a->n_strange,
+			  log_escape(a->strange, strlen(a->strange), text, sizeof(text)));
+	if (a->n_depots > 0 && options->no_keeper)
+		log_error(log,
+			  "systemd kept %zu entries with parks, which need a keeper: they stay in "
+			  "its "
+			  "store. Start readyd without --no-keeper to have them back",
+			  a->n_depots);
+}
+
 static enum exit_status check(const struct options *options)
 {
 	struct settings settings = {0};
@@ -136,6 +165,7 @@ static enum exit_status check(const struct options *options)
 int main(int argc, char *argv[])
 {
 	struct options options;
+	struct activation activation = {.socket = -1};
 	struct image image;
 	struct journal journal;
 	struct log log;
@@ -164,7 +194,7 @@ int main(int argc, char *argv[])
 	}
 	/* before the zone is plugged: that is where systemd puts it */
 	if (!options.private_ && !options.check)
-		passed = activation_take(&options.passed_socket, error, sizeof(error));
+		passed = take_passed(&options, &activation, error, sizeof(error));
 	if (ready_fd == -EMFILE || fd_zone_plug() < 0) {
 		(void)fprintf(
 			stderr,
@@ -176,6 +206,7 @@ int main(int argc, char *argv[])
 	log_init(&log, STDERR_FILENO,
 		 options.log_level_set ? options.log_level : CONFIG_LOG_NOTICE);
 	journal_attach(&journal, JOURNAL_SOCKET, &log);
+	tell_passed(&activation, &options, &log);
 	if (options.check) {
 		status = check(&options);
 	} else if (options.check_upgrade) {
@@ -201,6 +232,7 @@ int main(int argc, char *argv[])
 					   : keeper_run(&options, ready_fd, &log, &signals, &image);
 	}
 	image_clear(&image);
+	free(activation.depots);
 	journal_detach(&journal, &log);
 	log_deinit(&log);
 	return (int)status;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "config/config.h"
+#include "systemd/store.h"
 
 #define OPTIONS_CONFIG_DEFAULT "/etc/readyd/readyd.yaml"
 
@@ -22,7 +23,9 @@ struct options {
 	bool no_keeper;     /* the loop alone */
 	bool log_level_set;
 	enum config_log_level log_level;
-	int passed_socket;  /* not of the command line: a listening fd of systemd's; -1: none */
+	int passed_socket; /* not of the command line: a listening fd of systemd's; -1: none */
+	struct store_entry *depots; /* nor these: what its fd store gave back */
+	size_t n_depots;
 	bool help, version; /* print and end; whatever followed was not looked at */
 };
 

@@ -147,6 +147,12 @@ enum exit_status start_load(const struct options *options, int *ready_fd, struct
 	CLEANUP_MEMORY char *first = NULL;
 	int r = settings_load(options, log, ret, &first);
 
+	if (r < 0 && options->n_depots > 0) {
+		log_error(log,
+			  "systemd keeps parked connections for this daemon: it starts with the "
+			  "default settings. Correct the file, then reload");
+		r = settings_parse(options, NULL, 0, log, ret);
+	}
 	if (r < 0) {
 		start_tell(ready_fd, "ERROR=", first ? first : strerror(-r));
 		return STATUS_CONFIG;

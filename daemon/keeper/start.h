@@ -37,7 +37,8 @@ int start_listen(const struct options *options, const struct config *config, str
 		 struct listener *ret);
 
 /* Loads the configuration for a start. STATUS_OK, or an exit status that log and starter were told
- * the reason of. */
+ * the reason of. Where the fd store gave something back, which would be lost, a bad file does not
+ * keep the daemon from starting: with the defaults, and a line in the log. */
 enum exit_status start_load(const struct options *options, int *ready_fd, struct log *log,
 			    struct settings *ret);
 

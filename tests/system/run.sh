@@ -47,7 +47,8 @@ DESTDIR=$stage meson install -C "$build" --no-rebuild --quiet >"$stage/log" 2>&1
 	exit 1
 }
 cp "$here/test_systemd.py" "$here/probe.py" "$here/../integration/daemon.py" \
-	"$here/../../daemon/keeper/readyd.8" "$build/tests/resume" "$stage$tests" || exit 1
+	"$here/../interop/readyd_client.py" "$here/../../daemon/keeper/readyd.8" \
+	"$build/tests/resume" "$stage$tests" || exit 1
 prefix=$(cd "$stage" && dirname "$(dirname "$(find . -path '*/bin/readyctl' | sed 's/^\.//')")")
 boot env "READYD=$prefix/sbin/readyd" "READYCTL=$prefix/bin/readyctl" "READYD_PREFIX=$prefix" \
 	PYTHONDONTWRITEBYTECODE=1 python3 $tests/test_systemd.py "$@"

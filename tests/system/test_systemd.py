@@ -10,6 +10,7 @@ is skipped for that reason.
 import json
 import os
 import re
+import resource
 import select
 import signal
 import socket
@@ -21,7 +22,8 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "integration")]
-from daemon import READYCTL, READYD, WATCH, Client, Ended, children
+from daemon import READYCTL, READYD, WATCH, Client, Ended, children, name as name_of
+import readyd_client as wire
 
 SKIP = os.environ.get("READYD_SKIP_SYSTEM")
 PREFIX = os.environ.get("READYD_PREFIX", "")
@@ -63,7 +65,7 @@ def keeper():
 
 
 def loop():
-    pids = children(keeper())
+    pids = [pid for pid in children(keeper()) if name_of(pid) != "readyd-holder"]
     return pids[0] if len(pids) == 1 else 0
 
 
@@ -430,6 +432,130 @@ class MemoryGroup:
             return True
         except OSError:
             return False
+
+
+class Store(System):
+    """Parks are in systemd's fd store while there is no daemon, and at no other time."""
+
+    def setUp(self):
+        super().setUp()
+        self.peers = {}
+        self.addCleanup(lambda: [peer.close() for _, peer in self.peers.values()])
+        # the unit asks for more descriptors than some machines let PID 1 give
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        self.most = min(10000, limit // 2)
+        configure(f"limits:\n  parks: {self.most}\n")
+        self.start()
+
+    def client(self):
+        return wire.Client(SOCKET, timeout=PATIENCE)
+
+    def park(self, n):
+        with self.client() as c:
+            while n > 0:
+                some, n = min(n, 100), n - 100
+                pairs = [socket.socketpair() for _ in range(some)]
+                secrets = [os.urandom(16) for _ in range(some)]
+                outcomes = c.call(*(wire.park(a, secret, note=b"a note of park")
+                                    for (a, _), secret in zip(pairs, secrets)), wire.sync())
+                for outcome, secret, (a, b) in zip(outcomes, secrets, pairs):
+                    self.peers[outcome.check().value] = secret, b
+                    a.close()
+
+    def numbers(self):
+        with self.client() as c:
+            return {item.row.park for item in c.parks()}
+
+    def take(self, number):
+        """It is as it was, and ends with who took it."""
+        secret, peer = self.peers.pop(number)
+        with self.client() as c, peer:
+            outcome = c.call(wire.take(number=number)).check()
+            handout = c.handout(outcome.answer.serial)
+            self.assertEqual(handout.parts["note"], b"a note of park")
+            c.call(wire.acknowledge(secret)).check()
+            peer.settimeout(PATIENCE)
+            peer.send(b"x")
+            self.assertEqual(os.read(handout.fds[0], 10), b"x")
+            os.close(handout.fds[0])
+            self.assertEqual(peer.recv(1), b"")
+
+    def all_open(self):
+        poll = select.poll()
+        for _, peer in self.peers.values():
+            poll.register(peer, select.POLLIN)
+        return poll.poll(0) == []
+
+    def test_restart_with_many_parks_under_load(self):
+        """S-115, K-013"""
+        with Program("soak", "wait") as program:
+            self.park(self.most)
+            for turn in range(3):
+                begin = time.monotonic()
+                systemctl("restart", "readyd.service")
+                self.assertEqual(self.numbers(), set(self.peers), turn)
+                print(f"{len(self.peers)} parks: serves again after "
+                      f"{time.monotonic() - begin:.2f} s")
+                self.assertTrue(self.all_open())
+                self.assertEqual(show("NFileDescriptorStore"), "0")
+                self.take(min(self.peers))
+                self.take(max(self.peers))
+            program.end()
+        entries = (self.most - 4 + 252) // 253
+        self.assertTrue(in_journal(f"systemd keeps {self.most - 4} parks, in {entries} entries"))
+
+    def test_the_keeper_is_killed(self):
+        self.park(300)
+        old = keeper()
+        os.kill(old, signal.SIGKILL)
+        until(lambda: keeper() not in (0, old), "another keeper")
+        until(lambda: self.numbers() == set(self.peers), "all parks are back")
+        self.assertTrue(self.all_open())
+        self.take(min(self.peers))
+        self.assertEqual(show("NFileDescriptorStore"), "0")
+
+    def test_while_it_is_down_and_with_a_wrong_file(self):
+        self.park(300)
+        drop_in("[Service]\nExecStartPre=/bin/sh -c 'until [ -e /run/readyd/go ]; do sleep 0.05; "
+                "done'\n")
+        systemctl("restart", "--no-block", "readyd.service")
+        until(lambda: show("NFileDescriptorStore") == "2", "the entries")
+        self.assertTrue(self.all_open())
+        configure("nonsense: 1\n")
+        try:
+            with open("/run/readyd/go", "w", encoding="ascii"):
+                pass
+            self.assertEqual(self.numbers(), set(self.peers))
+        finally:
+            remove("/run/readyd/go")
+        self.assertTrue(in_journal("it starts with the default settings"))
+        self.assertEqual(show("NFileDescriptorStore"), "0")
+
+    def test_stop_gives_them_up(self):
+        self.park(10)
+        systemctl("stop", "readyd.service")
+        for _, peer in self.peers.values():
+            peer.settimeout(PATIENCE)
+            self.assertEqual(peer.recv(1), b"")
+
+    def test_a_store_that_is_too_small_is_told(self):
+        """K-006"""
+        drop_in("[Service]\nFileDescriptorStoreMax=1\nEnvironment=READYD_STORE_MAX=1\n")
+        systemctl("restart", "readyd.service")
+        self.park(300)
+        systemctl("restart", "readyd.service")
+        self.assertEqual(len(self.numbers()), 253)
+        self.assertTrue(in_journal("47 of its parks are lost, systemd's store being full"))
+
+    def test_the_unit_has_room(self):
+        """K-007, K-008"""
+        with open(f"{UNITS}/readyd.service", encoding="ascii") as f:
+            values = dict(line.strip().split("=", 1) for line in f if "=" in line)
+        most = int(values["FileDescriptorStoreMax"])
+        self.assertEqual(values["Environment"], f"READYD_STORE_MAX={most}")
+        self.assertEqual(show("FileDescriptorStoreMax"), str(most))
+        self.assertGreater(int(values["LimitNOFILE"]), 2 * 253 * most)
 
 
 class Journal(System):
