@@ -233,9 +233,13 @@ static void adopt_holders(struct keeper *k, const struct upgrade_state *s)
 						.uid = f->uid,
 						.pid = f->pid,
 						.socket = f->fd};
-		int r = holders_adopt(&k->holders, &row);
+		int r;
 
-		if (r == 0 && !known && row.socket >= 0)
+		if (f->kind == HOLDERS_LEDGER && !k->holders.ledger)
+			r = ledger_open(f->fd, &k->holders.ledger);
+		else
+			r = holders_adopt(&k->holders, &row);
+		if (r == 0 && !known && row.kind == HOLDERS_WORKS)
 			holders_release(&k->holders, row.uid);
 		if (r == 0)
 			continue;

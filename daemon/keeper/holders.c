@@ -153,7 +153,7 @@ static void forget(struct holders *hs, struct holders_one *one)
 static void leave_behind(struct holders *hs, struct holders_one *one, bool stuck, int64_t now)
 {
 	if (hs->ledger)
-		(void)ledger_appoint(hs->ledger, one->row.uid);
+		ledger_dismiss(hs->ledger, one->row.uid);
 	close_socket(hs, one);
 	one->row.kind = HOLDERS_LEFT;
 	if (stuck)
@@ -266,6 +266,8 @@ void holders_release(struct holders *hs, uint32_t uid)
 		return;
 	log_debug(hs->log, "uid %u needs its holder (pid %d) no more", uid, (int)one->row.pid);
 	one->row.kind = HOLDERS_RELEASED;
+	if (hs->ledger)
+		ledger_dismiss(hs->ledger, uid);
 	close_socket(hs, one);
 }
 

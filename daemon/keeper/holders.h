@@ -31,6 +31,7 @@ enum holders_kind {
 	HOLDERS_LEFT = 2,     /* left behind */
 	HOLDERS_RELEASED = 3, /* not needed any more */
 	HOLDERS_CLOSES = 4,   /* closes what another one has left unread */
+	HOLDERS_LEDGER = 5,   /* no process: the ledger's fd, in such a state only */
 };
 
 /* One of them, as it is listed, handed over and taken back. */

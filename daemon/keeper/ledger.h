@@ -18,8 +18,13 @@
 
 struct ledger;
 
-/* `max`: entries that the store takes, at most STORE_MAX. -ENOMEM. The keeper's. */
+/* `max`: entries that the store takes, at most STORE_MAX. Negative errno. The keeper's. */
 int ledger_new(unsigned max, struct ledger **ret);
+/* That of a former program of this process: fd is taken over. -EINVAL: it is none; negative errno.
+ * On failure fd is the caller's still. */
+int ledger_open(int fd, struct ledger **ret);
+/* A lasting fd, the ledger's, for ledger_open(). */
+int ledger_fd(const struct ledger *l);
 /* NULL is accepted. Returns NULL. Other processes keep theirs. */
 struct ledger *ledger_free(struct ledger *l);
 
@@ -27,11 +32,12 @@ unsigned ledger_max(const struct ledger *l);
 
 /* ---- Who speaks for a uid; the keeper's ---- */
 
-/*
- * A new holder is about to be made for this uid, or the last one is given up: whoever was in office
- * is not any more. Returns the new one's term; 0: there is no room, and nobody is.
- */
+/* A new holder is about to be made for this uid: whoever was in office is not any more. Returns the
+ * new one's term; 0: there is no room, and nobody is. */
 uint32_t ledger_appoint(struct ledger *l, uint32_t uid);
+
+/* The holder of this uid is given up. */
+void ledger_dismiss(struct ledger *l, uint32_t uid);
 
 /* Anybody's. */
 bool ledger_in_office(const struct ledger *l, uint32_t uid, uint32_t term);

@@ -39,7 +39,7 @@ void restore_parks(struct keeper *k, int64_t now)
 
 	if (max == 0 && o->n_depots > 0)
 		max = (unsigned)(o->n_depots < STORE_MAX ? o->n_depots : STORE_MAX);
-	if (max == 0)
+	if (max == 0 || k->holders.ledger) /* taken over in an upgrade */
 		return;
 	r = ledger_new(max, &k->holders.ledger);
 	if (r < 0) {

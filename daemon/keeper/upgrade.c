@@ -45,7 +45,7 @@
 /* What goes along of the holders; the caller frees it. NULL: no memory. */
 static struct upgrade_fd *collect_holders(const struct holders *hs, size_t *ret_n)
 {
-	struct upgrade_fd *fds = calloc(hs->n + 1, sizeof(*fds));
+	struct upgrade_fd *fds = calloc(hs->n + 2, sizeof(*fds));
 	const struct holders_one *cursor = NULL;
 	struct holders_row row;
 
@@ -53,6 +53,9 @@ static struct upgrade_fd *collect_holders(const struct holders *hs, size_t *ret_
 	while (fds && holders_next(hs, &cursor, &row))
 		fds[(*ret_n)++] = (struct upgrade_fd){
 			.kind = row.kind, .uid = row.uid, .pid = row.pid, .fd = row.socket};
+	if (fds && hs->ledger)
+		fds[(*ret_n)++] =
+			(struct upgrade_fd){.kind = HOLDERS_LEDGER, .fd = ledger_fd(hs->ledger)};
 	return fds;
 }
 

@@ -100,6 +100,14 @@ class Manager(Service):
 
         return until(found, "a holder")[0]
 
+    def loop(self):
+        """Its pid, when no other program is being tried."""
+        def found():
+            pids = [pid for pid in children(self.process.pid) if name_of(pid) == "readyd"]
+            return len(pids) == 1 and pids[0]
+
+        return until(found, "a loop")
+
     def add(self, name, *messages, fds=(), kind=socket.SOCK_SEQPACKET):
         """An entry of our own."""
         reading, writing = socket.socketpair(socket.AF_UNIX, kind)
@@ -297,6 +305,31 @@ class Restart(Case):
             m.end()
             self.assertTrue(all(is_open(b) for _, _, b in there.values()))
             m.start_and_wait()
+
+    def test_after_an_upgrade_as_before(self):
+        """Holders of before and after it; and entries are counted on."""
+        m = self.manager(maximum=2)
+        m.arguments += ["--socket", m.path]
+        m.start_and_wait()
+        with m.client() as c:
+            parked = self.parked(c, 10)
+        for turn in range(2):
+            old = m.loop()
+            m.process.send_signal(signal.SIGUSR2)
+            until(lambda old=old: gone(old), "the former loop has ended")
+            with m.client() as c:
+                parked += self.parked(c, 10, group=b"%d" % turn)
+        holder = m.holder()
+        os.kill(holder, signal.SIGKILL)
+        m.holder(former=holder)
+        with m.client() as c:
+            self.assertEqual(len(self.rows(c)), 30)
+        _, log = m.end()
+        self.assertEqual(len(m.store), 1, log)
+        m.start_and_wait()
+        with m.client() as c:
+            self.assertEqual(len(self.rows(c)), 30)
+            self.check_taken(c, parked)
 
     def test_a_slow_manager_is_no_stuck_holder(self):
         m = self.manager().start_and_wait()

@@ -9,6 +9,7 @@
 
 #include <dirent.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "holder_fixture.h"
 
@@ -316,6 +317,42 @@ static void one_holder_speaks_for_a_uid(void **state)
 	second = ledger_appoint(l, 0);
 	assert_true(ledger_in_office(l, 0, second) && ledger_in_office(l, UID, other));
 	assert_false(ledger_in_office(l, 0, first));
+	ledger_dismiss(l, 0);
+	assert_false(ledger_in_office(l, 0, second));
+	assert_true(ledger_in_office(l, UID, other));
+	assert_true(ledger_appoint(l, 0) > second);
+	for (uint32_t uid = 1; uid < 10000; uid++) { /* not many at a time */
+		assert_int_not_equal(ledger_appoint(l, uid), 0);
+		if (uid != UID)
+			ledger_dismiss(l, uid);
+	}
+}
+
+/* As in an upgrade; and what is no ledger is not taken for one. */
+static void the_ledger_goes_along(void **state)
+{
+	struct fixture *f = *state;
+	struct ledger *l = f->depots.ledger, *again = NULL;
+	uint32_t term = ledger_appoint(l, UID), serial = 0;
+	int fd = dup(ledger_fd(l)), other = memfd_create("none", MFD_CLOEXEC);
+	size_t cursor = 0;
+	struct stat st;
+
+	assert_int_equal(ledger_claim(l, UID, &serial), 0);
+	assert_int_equal(ledger_open(fd, &again), 0);
+	assert_true(ledger_in_office(again, UID, term));
+	ledger_dismiss(again, UID);
+	assert_false(ledger_in_office(l, UID, term));
+	assert_true(ledger_next(again, UID, &cursor, &serial));
+	ledger_release(again, UID, serial);
+	assert_false(ledger_next(l, UID, &(size_t){0}, &serial));
+	assert_null(ledger_free(again));
+	assert_int_equal(ledger_open(f->pipe[0], &again), -EINVAL);
+	assert_int_equal(ledger_open(other, &again), -EINVAL);
+	assert_int_equal(fstat(ledger_fd(l), &st), 0);
+	assert_int_equal(ftruncate(other, st.st_size), 0);
+	assert_int_equal(ledger_open(other, &again), -EINVAL);
+	assert_int_equal(close(other), 0);
 }
 
 int main(void)
@@ -330,6 +367,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(maximum, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_ledger_counts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(one_holder_speaks_for_a_uid, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_ledger_goes_along, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
