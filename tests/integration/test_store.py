@@ -32,11 +32,11 @@ SEED = int(os.environ.get("READYD_SEED", time.time_ns() % 2**32))
 
 
 class Manager(Service):
-    """Keeps fds, as PID 1 does: `store` are fds by name, and `entries` how many there ever were."""
+    """Keeps fds, as PID 1 does: `store` are fds by name, and `stored` how many there ever were."""
 
     def __init__(self, maximum=64, **options):
         super().__init__(environment={"READYD_STORE_MAX": str(maximum)}, **options)
-        self.maximum, self.store, self.removed, self.barriers = maximum, {}, [], 0
+        self.maximum, self.store, self.stored = maximum, {}, 0
         self.late = 0  # s: before a barrier is answered
         self.ending = threading.Event()
         self.ready = threading.Event()
@@ -61,14 +61,13 @@ class Manager(Service):
             assert message["FDPOLL"] == "0" and len(fds) == 1, message
             if len(self.store) < self.maximum and name not in self.store:
                 self.store[name] = fds[0]
+                self.stored += 1
                 return
         elif "FDSTOREREMOVE" in message:
-            self.removed.append(name)
             if name in self.store:
                 os.close(self.store.pop(name))
         elif "BARRIER" in message:
             time.sleep(self.late)
-            self.barriers += 1
         elif "READY" in message:
             self.ready.set()
         for fd in fds:
@@ -275,19 +274,50 @@ class Restart(Case):
                 m.end()
 
     def test_sigterm_of_a_holder_alone(self):
+        """It stores, and another one is made, maybe before it has ended; in the end the store is
+        as if nothing had been."""
+        for late in (0, 0.5):
+            with self.subTest(late=late):
+                m = self.manager().start_and_wait()
+                with m.client() as c:
+                    parked = self.parked(c, 10)
+                    m.late = late
+                    for _ in range(3):
+                        old = m.holder()
+                        before = m.stored
+                        os.kill(old, signal.SIGTERM)
+                        until(lambda before=before: m.stored > before, "it has stored")
+                        c.call(drop(token=parked.pop()[0])).check()
+                        m.holder(former=old)
+                        until(lambda old=old: gone(old), "it has ended")
+                        until(lambda: not m.store, "the store is empty")
+                m.late = 0
+                m.end()
+                m.start_and_wait()
+                with m.client() as c:
+                    self.assertEqual(set(self.rows(c)), {number for _, number, _ in parked})
+                    self.check_taken(c, parked)
+                m.end()
+
+    def test_nothing_is_taken_from_a_holder_that_stores(self):
         m = self.manager().start_and_wait()
         with m.client() as c:
-            parked = self.parked(c, 10)
-            for _ in range(3):
-                old = m.holder()
-                os.kill(old, signal.SIGTERM)
-                m.holder(former=old)
-                c.call(drop(token=parked.pop()[0])).check()
-            until(lambda: not m.store, "the store is empty")
-        m.end()
+            parked = self.parked(c, 3)
+            holder = m.holder()
+            os.kill(m.process.pid, signal.SIGSTOP)  # it would have another one made
+            m.late = 2  # so long it is there, and has stored what it has
+            os.kill(holder, signal.SIGTERM)
+            until(lambda: m.store, "it has stored")
+            c.timeout = 1
+            with self.assertRaises(TimeoutError):
+                c.call(take(token=parked[0][0]))
+            m.process.kill()
+            m.process.wait()
+        until(lambda: gone(holder), "the holder has ended")
+        m.late = 0
         m.start_and_wait()
         with m.client() as c:
-            self.assertEqual(set(self.rows(c)), {number for _, number, _ in parked})
+            self.assertEqual({row[1] for row in self.rows(c).values()}, {ParkState.HELD})
             self.check_taken(c, parked)
 
     def test_again_and_again_under_load(self):
