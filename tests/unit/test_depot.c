@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 
 #include "holder_fixture.h"
 
@@ -209,6 +210,36 @@ static void without_a_store_nothing_is_tried(void **state)
 	assert_true(lseek(f->log.fd, 0, SEEK_END) == 0);
 }
 
+/* One that was replaced, or never in office, has what may have been taken since. */
+static void who_is_not_in_office_stores_nothing(void **state)
+{
+	struct fixture *f = *state;
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	socklen_t length = sizeof(name);
+	int manager = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	struct store_entry e;
+	char address[64];
+
+	/* an autobound address, so that no path is left behind */
+	assert_int_equal(bind(manager, (struct sockaddr *)&name, sizeof(name.sun_family)), 0);
+	assert_int_equal(getsockname(manager, (struct sockaddr *)&name, &length), 0);
+	(void)snprintf(address, sizeof(address), "@%.*s",
+		       (int)(length - offsetof(struct sockaddr_un, sun_path) - 1),
+		       name.sun_path + 1);
+	fill(f);
+	e = store(f, UID, 1);
+	take(f, &e, 1);
+	(void)setenv("NOTIFY_SOCKET", address, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		depots_store(&f->depots, &f->table, &f->batch);
+		f->depots.term = ledger_appoint(f->depots.ledger, UID);
+		ledger_dismiss(f->depots.ledger, UID);
+	}
+	assert_int_equal(recv(manager, address, 1, MSG_DONTWAIT), -1);
+	(void)unsetenv("NOTIFY_SOCKET");
+	(void)close(manager);
+}
+
 static void names(void **state)
 {
 	static const char *const wrong[] = {
@@ -362,6 +393,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_newer_of_two_counts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(flipped_bytes_break_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_a_store_nothing_is_tried, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(who_is_not_in_office_stores_nothing, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(names, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(maximum, set_up, tear_down),
