@@ -100,7 +100,8 @@ class Soak(unittest.TestCase):
             for _ in range(KILLS):
                 time.sleep(numbers.random() * 0.05)
                 kill(daemon, numbers)
-                self.assertIsNone(program.process.poll(), "the program has ended")
+                if program.process.poll() is not None:
+                    self.fail(program.process.communicate()[1] + daemon.log()[-4000:])
             time.sleep(0.1)
             said = program.end()
             print(said)
