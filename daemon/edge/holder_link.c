@@ -409,6 +409,8 @@ static void told(struct parking *k, unsigned n)
 			parks_end(k->server->parks, p);
 		else if (p->caller_flags & PARKING_SENDING)
 			handing_recorded(p);
+		else
+			parking_tell(p);
 	}
 }
 

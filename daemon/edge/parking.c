@@ -208,6 +208,10 @@ void parking_tell(struct park *p)
 	uint32_t news = (p->ready ? (uint32_t)PARKING_TOLD : 0) |
 			(p->timed_out ? (uint32_t)PARKING_TOLD_TIMEOUT : 0);
 
+	/* not before it is recorded that its PARK was answered: who is told may not know that it has
+	 * to claim it if this loop dies now */
+	if (p->recorded != p->serial)
+		return;
 	if (p->state != PARK_HELD || !p->answered || !(news & ~p->caller_flags) || !c || c->closing)
 		return;
 	p->caller_flags |= news;

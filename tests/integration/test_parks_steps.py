@@ -27,7 +27,7 @@ os.environ["READYD_DIE_AT"] = DIE_AT
 from daemon import Daemon  # noqa: E402
 from parks import PATIENCE, BenchOfDeaths, connect, fds_of, holders, token, until  # noqa: E402
 from readyd_client import (  # noqa: E402
-    Code, ConnectionEnded, Error, ParkEntry, ParkFlag, claim, drop, sync, take)
+    Code, ConnectionEnded, Error, ParkEntry, ParkFlag, claim, drop, park, sync, take)
 from test_parks_deaths import Steady  # noqa: E402
 
 SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
@@ -344,6 +344,37 @@ class Steps(BenchOfDeaths):
 
     def test_s112_the_holder_dies_at_every_step(self):
         self.all_steps("W")
+
+    def test_s112_what_was_told_can_be_had(self):
+        """An entry says that a park can be taken: from the next loop, too, and though its maker does
+        not claim it."""
+        told = 0
+        for n in range(1, 25):
+            a, b = self.pair()
+            b.send(b"x")
+            secret, entry = token(), None
+            maker = self.again_client()
+            for pid in holders(self.d):  # so that it is ready before the answer can be sent
+                os.kill(pid, signal.SIGKILL)
+            with open(DIE_AT, "w", encoding="ascii") as f:
+                f.write(f"K{n}\n")
+            try:
+                maker.send(park(a, secret))
+                while not isinstance(entry, ParkEntry):
+                    entry = maker.next_event(PATIENCE)
+            except ConnectionEnded:
+                pass
+            if os.path.exists(DIE_AT):
+                os.unlink(DIE_AT)
+            client = self.again_client()
+            if isinstance(entry, ParkEntry):
+                told += 1
+                self.taken(client, token=secret)
+            else:
+                self.ok(client, park(a, secret))  # and what it did not hear of, it repeats
+                self.taken(client, token=secret)
+            a.close()
+        self.assertGreater(told, 5)
 
     def test_s112_two_loops_die(self):
         """The second one at a step of what it does to be where the first one was."""
