@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <string.h>
+
+#include "daemon/util/cleanup.h"
+#include "holder_link.h"
+#include "sending.h"
+
+/*
+ * What a holder says: the parks that it had from an earlier loop. Nothing of it is trusted: a record
+ * is checked as a client's request is, its fd is admitted like one that has just come, and what is
+ * refused the holder is told to drop, so that nobody's connection stays open where nobody can take
+ * it.
+ */
+
+enum { MESSAGES_PER_TURN = 16 };
+
+static void complain(struct parking *k, const char *reason)
+{
+	log_limited(k->server->log, &k->server->sites.holder, k->server->now, CONFIG_LOG_ERROR,
+		    "the holder of uid %u gave back what cannot be used: %s; its fd is closed",
+		    k->account->uid, reason);
+}
+
+static const char *check_fd(struct parking *k, const struct record *r, int fd)
+{
+	struct admission_rights all = {.ttys = true};
+	enum wire_kind kind;
+	enum wire_error error;
+
+	if (r->uid != k->account->uid)
+		return "a record of another uid";
+	admission_begin(&k->server->admission);
+	error = admission_check(&k->server->admission, &all, fd, &kind);
+	if (error == WIRE_E_NOT_POLLABLE && (r->flags & WIRE_PARK_HOLD_ONLY))
+		error = WIRE_OK;
+	return error == WIRE_OK ? NULL : wire_error_text(error);
+}
+
+/* Its holder is not to keep what nobody can have. */
+static void refuse_returned(struct parking *k, const struct record *r)
+{
+	struct record_batch *b = k->server->buffers.batch;
+	struct record_drop drop = {.serial = r->serial};
+
+	memcpy(drop.token, r->token, sizeof(drop.token));
+	record_batch_clear(b);
+	if (record_batch_add(b, RECORD_DROP, 0, &drop, sizeof(drop), NULL, 0, NULL, 0) == 0)
+		(void)record_batch_send(b, k->link.socket);
+}
+
+static int take_fd(struct record_message *m, unsigned *index)
+{
+	return steal_fd(&m->fds[(*index)++]);
+}
+
+/* The processes whose deaths matter. */
+static void restore_peers(struct parking *k, const struct record *r, struct record_message *m,
+			  unsigned index)
+{
+	struct peer *peer;
+
+	if (r->maker_fd && peer_of_record(k, r->maker, r->maker_pid, take_fd(m, &index), &peer) < 0)
+		complain(k, "who parked it is unknown");
+	if (r->worker_fd &&
+	    peer_of_record(k, r->worker, r->worker_pid, take_fd(m, &index), &peer) < 0)
+		complain(k, "whom it was handed to is unknown");
+}
+
+static void restore(struct parking *k, const struct record_op *op, struct record_message *m)
+{
+	const struct record *r = op->record;
+	struct server *s = k->server;
+	struct park_restore restore = {
+		.new =
+			{
+				.cookie = r->cookie,
+				.deadline = r->deadline,
+				.flags = r->flags,
+				.told_fd = r->told_fd,
+				.interest = r->interest,
+				.kind = r->kind,
+				.text =
+					{
+						.note_length = r->note_length,
+						.name_length = r->name_length,
+						.group_length = r->group_length,
+						.local_length = r->local_length,
+						.peer_length = r->peer_length,
+						.bytes = op->text,
+					},
+			},
+		.number = r->number,
+		.serial = r->serial,
+		.parked = r->parked,
+		.handed = r->state == RECORD_HANDED,
+		.answered = r->answered,
+		.timed_out = r->timed_out,
+	};
+	unsigned index = op->first_fd;
+	CLEANUP_FD int fd = take_fd(m, &index);
+	const char *reason = check_fd(k, r, fd);
+	struct park *p;
+	int result;
+
+	memcpy(restore.new.token, r->token, sizeof(r->token));
+	memcpy(restore.maker, r->maker, sizeof(r->maker));
+	memcpy(restore.worker, r->worker, sizeof(r->worker));
+	if (!reason && parking_reserve_fd(s, fd) < 0)
+		reason = "no memory";
+	if (reason) {
+		complain(k, reason);
+		refuse_returned(k, r);
+		return;
+	}
+	result = parks_restore(s->parks, k->owner, &restore, &p);
+	if (result < 0) {
+		complain(k, strerror(-result));
+		if (result != -ENOMEM)
+			refuse_returned(k, r);
+		return;
+	}
+	p->fd = steal_fd(&fd);
+	p->recorded = p->serial;
+	p->caller_flags = PARKING_HELD;
+	s->park_by_fd[p->fd] = p;
+	parking_note_age(s, p);
+	k->link.returned++;
+	restore_peers(k, r, m, index);
+	parking_step();
+}
+
+/*
+ * Its holder has given back all. A peer whose death nobody can tell of counts as dead unless it has
+ * come back itself: it has used nothing before its word is answered, so that nothing is doubled.
+ * Connections that said their handle meanwhile are its from now on.
+ */
+static void returned(struct parking *k)
+{
+	struct server *s = k->server;
+	struct connection *c;
+	uint32_t index = 0;
+
+	k->link.state = LINK_UP;
+	while ((c = server_next_connection(s, &index)))
+		if (c->account == k->account && !c->closing)
+			peer_greet(c);
+	for (uint32_t i = 0; i < s->peers.n; i++) {
+		struct peer *peer = s->peers.peers[i];
+
+		if (peer && peer->parking == k && peer->pidfd < 0 && !peer->c)
+			parks_died(s->parks, peer->handle, s->now);
+	}
+	log_info(k->server->log, "the holder of uid %u gave back %llu parks", k->account->uid,
+		 (unsigned long long)k->link.returned);
+	parking_step();
+	link_settle(k);
+}
+
+static void hear_operation(struct parking *k, const struct record_op *op, struct record_message *m)
+{
+	bool current = k->link.state == LINK_RETURNING && op->value == k->link.epoch;
+
+	if (op->type == RECORD_HOLD && current)
+		restore(k, op, m);
+	else if (op->type == RECORD_END && current)
+		returned(k);
+	/* all else was meant for an earlier loop */
+}
+
+static void hear_message(struct parking *k, struct record_message *m)
+{
+	const char *reason = NULL;
+	struct record_op op;
+	int r;
+
+	while ((r = record_message_next(m, &op, &reason)) != 0) {
+		if (r == 1)
+			hear_operation(k, &op, m);
+		else
+			complain(k, reason);
+		if (r == -EBADMSG)
+			break;
+	}
+	parking_sync(k->server);
+}
+
+static void hear(struct parking *k)
+{
+	struct record_message *m = k->server->buffers.from_holder;
+
+	for (int i = 0; i < MESSAGES_PER_TURN && k->link.socket >= 0; i++) {
+		int r = record_message_receive(m, k->link.socket, MSG_DONTWAIT);
+
+		if (r == -EAGAIN || r == -ENOMEM || r == -ENOBUFS)
+			return;
+		if (r <= 0) {
+			log_limited(k->server->log, &k->server->sites.holder, k->server->now,
+				    CONFIG_LOG_WARNING,
+				    "the holder of uid %u has gone: another one gets its %llu "
+				    "parks",
+				    k->account->uid, (unsigned long long)k->owner->n_parks);
+			link_lose(k, false);
+			return;
+		}
+		hear_message(k, m);
+		record_message_clear(m);
+		if (k->link.state == LINK_RETURNING)
+			k->link.since = k->server->now;
+	}
+}
+
+void link_event(struct server *s, uint32_t uid, unsigned mask)
+{
+	struct parking *k = link_find(s, uid);
+
+	if (!k || k->link.socket < 0)
+		return;
+	progress_enter(&s->progress, PROGRESS_HOLDER, uid, 0, 0);
+	if (mask & POLLER_WRITE) {
+		link_set_full(k, false);
+		k->link.since = s->now; /* it takes again */
+		s->parks_changed = true;
+	}
+	if (mask & (POLLER_READ | POLLER_HANGUP))
+		hear(k);
+}
