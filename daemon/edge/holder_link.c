@@ -120,7 +120,8 @@ static void want(struct parking *k, bool replace)
 {
 	k->link.state = LINK_ABSENT;
 	k->link.idle = 0;
-	k->link.wanted = true;
+	/* asked once it is asked: the keeper answers, however late, and of two it would give up one */
+	k->link.wanted = !k->link.asked;
 	k->link.replace = replace;
 	k->link.since = k->server->now;
 }
@@ -228,6 +229,7 @@ bool server_wants_holder(struct server *s, uint32_t *ret_uid, bool *ret_replace)
 		if (!k->link.wanted)
 			continue;
 		k->link.wanted = false;
+		k->link.asked = true;
 		*ret_uid = k->account->uid;
 		*ret_replace = k->link.replace;
 		return true;
@@ -268,6 +270,8 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 {
 	struct parking *k = link_find(s, uid);
 
+	if (k)
+		k->link.asked = false;
 	if (socket < 0) {
 		log_limited(s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR,
 			    "no holder can be made for uid %u, which cannot park now; trying again",

@@ -28,6 +28,7 @@ struct holder_link {
 	enum link_state state;
 	int socket;   /* -1: absent */
 	bool wanted;  /* to be asked for */
+	bool asked;   /* for one, that has not come */
 	bool replace; /* the one that was there is stuck */
 	bool full;    /* its queue; it is watched for room */
 	bool asking;  /* GIVE_BACK is to be sent */
