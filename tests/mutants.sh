@@ -8,6 +8,7 @@
 # built with it and the test that must fail. First all these tests must pass without a fault. Prints
 # "ok NAME" with the words of the test that failed; a daemon that does not start, a test that hangs
 # or whatever else goes wrong in between is not a catch.
+# READYD_MUTANTS=N takes N of the faults, by READYD_SEED.
 set -u
 top=$(cd "$(dirname "$0")/.." && pwd)
 cd "$top" || exit 1
@@ -116,6 +117,13 @@ echo "$table" | while IFS=: read -r name built how; do
 	*" $name "*) echo "$name:$built:$how" ;;
 	esac
 done >"$work/table"
+if [ -n "${READYD_MUTANTS-}" ]; then
+	seed=${READYD_SEED:-$(date +%s)}
+	echo "# READYD_SEED=$seed: $READYD_MUTANTS of $(grep -c . "$work/table") faults"
+	awk -v seed="$seed" 'BEGIN { srand(seed) } { print rand() "\t" $0 }' "$work/table" |
+		sort -n | head -n "$READYD_MUTANTS" | cut -f 2- >"$work/sample"
+	mv "$work/sample" "$work/table"
+fi
 
 status=0
 # CRASH_ON_SYNC and DIE_AT_STEP are no faults but what the tests make a loop die by

@@ -244,8 +244,9 @@ step_sanitize() {
 	return $sanitize_status
 }
 
+# A sample; `sh tests/long.sh mutants` tries all.
 step_mutants() {
-	sh tests/mutants.sh
+	READYD_MUTANTS=${READYD_MUTANTS:-12} sh tests/mutants.sh
 }
 
 # ---- The run ----
