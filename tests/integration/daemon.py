@@ -122,6 +122,7 @@ class Client:
             self.close()
             raise Ended(kind, body)
         self.session = struct.unpack_from("=Q", body, 16)[0]
+        self.daemon_pid = struct.unpack_from("=I", body, 36)[0]  # of the loop that serves it
 
     def send(self, kind, *records, flags=0, fds=()):
         self.serial += 1

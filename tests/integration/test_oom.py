@@ -121,8 +121,8 @@ class Oom(unittest.TestCase):
                 Program(d, "soak", "wait") as program:
             self.assertEqual(program.line(), "ready")
             for _ in range(2):
-                loop = d.loop()
                 with Group() as group, Client(d.socket) as c:
+                    loop = c.daemon_pid
                     group.add(loop)
                     with self.assertRaises((Ended, ConnectionResetError)):
                         self.grow(c)
