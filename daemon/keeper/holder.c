@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "closer.h"
 #include "daemon/edge/record.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
@@ -27,7 +28,8 @@
  * It waits in one ppoll(2), without a time: an idle holder makes no system call. A close or shutdown
  * may block for as long as a client likes, with everything that comes later waiting behind it: that
  * is what this process is for. The loop, whose queue gets full then, leaves it alone and has another
- * one made.
+ * one made. Only a socket that lingers, which an honest client may have, too, is closed by a child
+ * (closer.h): else a loop that dies meanwhile would take this uid's parks with it.
  *
  * Giving back. The loop may be sending while parks are given back, so this process never waits for
  * room: when its queue is full it waits for that and for what comes in, and a park that is
@@ -66,6 +68,7 @@ struct holder {
 	struct log *log;
 	const volatile sig_atomic_t *stop;
 	struct holder_table table;
+	struct closer closer;
 	bool ended;
 	int status;
 	/* giving back */
@@ -254,33 +257,24 @@ static void give(struct holder *h)
 
 /* ---- The process ---- */
 
-static int compare_fds(const void *a, const void *b)
-{
-	return *(const int *)a - *(const int *)b;
-}
-
 /* Of its parent's fds it needs these, which are lasting ones, or standard error. */
 static void close_others(int *needed, size_t n)
 {
-	unsigned first = FD_LASTING;
-
-	qsort(needed, n, sizeof(*needed), compare_fds);
-	for (size_t i = 0; i < n; i++) {
-		unsigned fd = (unsigned)needed[i];
-
-		if (fd > first)
-			(void)close_range(first, fd - 1, 0);
-		if (fd >= first)
-			first = fd + 1;
-	}
-	(void)close_range(first, ~0U, 0);
+	closer_keep_only(FD_LASTING, needed, n);
 	fd_zone_unplug(); /* what stood there before it was plugged goes, too */
 	(void)fd_zone_plug();
+}
+
+/* A child of the closer has ended: what is waited in is left. */
+static void wake(int number)
+{
+	(void)number;
 }
 
 static void set_signals(void)
 {
 	struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct sigaction child = {.sa_handler = wake, .sa_flags = SA_NOCLDSTOP | SA_RESTART};
 	sigset_t none;
 
 	/* ^C goes to all of a terminal's processes, and SIGHUP and SIGUSR2 of a careless command to
@@ -288,6 +282,7 @@ static void set_signals(void)
 	(void)sigaction(SIGINT, &ignore, NULL);
 	(void)sigaction(SIGHUP, &ignore, NULL);
 	(void)sigaction(SIGUSR2, &ignore, NULL);
+	(void)sigaction(SIGCHLD, &child, NULL);
 	(void)sigemptyset(&none);
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
@@ -297,13 +292,15 @@ static void wait_for_work(struct holder *h)
 {
 	struct pollfd polled = {.fd = h->socket, .events = POLLIN};
 	struct timespec again = {.tv_nsec = AGAIN_MS * MILLISECOND};
-	sigset_t term, before;
+	sigset_t heeded, before;
 
 	if (h->giving && h->failures == 0)
 		polled.events |= POLLOUT;
-	(void)sigemptyset(&term);
-	(void)sigaddset(&term, SIGTERM);
-	(void)sigprocmask(SIG_BLOCK, &term, &before);
+	(void)sigemptyset(&heeded);
+	(void)sigaddset(&heeded, SIGTERM);
+	(void)sigaddset(&heeded, SIGCHLD);
+	(void)sigprocmask(SIG_BLOCK, &heeded, &before);
+	closer_reap(&h->closer);
 	if (!*h->stop)
 		(void)ppoll(&polled, 1, h->giving && h->failures > 0 ? &again : NULL, &before);
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
@@ -335,6 +332,7 @@ static void end(struct holder *h)
 static void serve(struct holder *h)
 {
 	while (!h->ended) {
+		closer_flush(&h->closer);
 		wait_for_work(h);
 		if (*h->stop)
 			break;
@@ -402,11 +400,14 @@ int holder_run(const struct holder_options *options)
 		.waiting = show_life,
 		.context = h,
 	};
+	h->closer = (struct closer){.uid = options->uid, .log = options->log};
 	holder_table_init(&h->table);
+	h->table.closer = &h->closer;
 	depots_take(&h->depots, &h->table, &h->message, options->depots, options->n_depots);
 	serve(h);
 	log_site_end(h->log, &h->damaged, CONFIG_LOG_ERROR, "damaged messages to a holder");
 	log_site_end(h->log, &h->stale, CONFIG_LOG_WARNING, "messages that did not fit");
+	log_site_end(h->log, &h->closer.alone, CONFIG_LOG_WARNING, "closes that may block");
 	log_site_end(h->log, &h->lost, CONFIG_LOG_ERROR, "parks that a holder lost");
 	holder_table_clear(&h->table);
 	status = h->status;

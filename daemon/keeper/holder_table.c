@@ -48,9 +48,14 @@ static struct holding **find(struct holder_table *t, const uint8_t *token)
 
 static void close_all(const struct holder_table *t, int *fds, unsigned n)
 {
-	for (unsigned i = 0; i < n; i++)
-		if (fds[i] >= 0 && !t->exiting)
+	for (unsigned i = 0; i < n; i++) {
+		if (fds[i] < 0 || t->exiting)
+			continue;
+		if (t->closer)
+			closer_close(t->closer, steal_fd(&fds[i]));
+		else
 			(void)close(steal_fd(&fds[i]));
+	}
 }
 
 void holder_table_init(struct holder_table *t)

@@ -6,7 +6,7 @@
  * What a holder has: parks by their tokens, each with its record, texts and fds, and fds that wait
  * for the word to close them. The table owns all of these fds. Closing one may block for as long as
  * the client who sent it likes: every call here that closes does so last, and leaves the table in
- * order before. One thread.
+ * order before; what would linger is left to the closer (closer.h). One thread.
  */
 
 #include <stdbool.h>
@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "closer.h"
 #include "daemon/edge/record.h"
 
 TAILQ_HEAD(holding_list, holding);
@@ -31,7 +32,8 @@ struct holder_table {
 	struct holding_list parks;
 	struct holding *given; /* the next to give back; NULL: none */
 	size_t n;
-	bool exiting; /* closes nothing any more: the exit does, which never lingers */
+	struct closer *closer; /* the caller's, who flushes it; NULL: all is closed here */
+	bool exiting;          /* closes nothing any more: the exit does, which never lingers */
 	struct closing_list closing; /* until GO */
 	struct closing_list orphans; /* of a loop that is dead */
 };

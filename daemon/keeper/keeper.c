@@ -312,7 +312,9 @@ static void child_changed(struct keeper *k, const siginfo_t *info, int64_t now)
 	if (info->si_pid != k->loop.pid) {
 		if (info->si_code == CLD_STOPPED || info->si_code == CLD_CONTINUED)
 			return;
-		k->left_behind -= k->left_behind > 0;
+		if (k->left_behind == 0)
+			return; /* an orphan, if this is the first process of a container */
+		k->left_behind--;
 		log_notice(k->log, "a loop that was left behind (pid %d) has ended",
 			   (int)info->si_pid);
 		return;

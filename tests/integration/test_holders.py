@@ -212,17 +212,27 @@ class Holders(BenchOfDeaths):
     # ---- Stuck ----
 
     def lingering(self):
-        """A TCP socket whose last close waits; and the other end, whose close ends that."""
+        """A TCP socket whose last close waits; the other end, whose close ends that; and how many
+        bytes are under way."""
         with socket.create_server(("127.0.0.1", 0)) as server:
             a = self.keep(socket.create_connection(server.getsockname()))
             b = self.keep(server.accept()[0])
         a.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER))
         a.setblocking(False)
+        sent = 0
         try:
             while True:
-                a.send(bytes(65536))
+                sent += a.send(bytes(65536))
         except BlockingIOError:
-            return a, b
+            return a, b, sent
+
+    def blocking(self):
+        """A socket whose last close waits, in whatever process: one that lingers is in its queue."""
+        a, b, _ = self.lingering()
+        outer, other = self.pair()
+        socket.send_fds(other, [b"in here"], [a.fileno()])
+        a.close()
+        return outer, b
 
     def flood(self, client, until_new):
         """PARK and DROP until there is another holder; the longest wait for an answer, ns: from, to."""
@@ -271,7 +281,7 @@ class Holders(BenchOfDeaths):
         parks = [self.parked(client, note=b"%d" % n) for n in range(STAYING)]
         old = self.holder()
         neighbour = self.neighbour()
-        a, b = self.lingering()
+        a, b = self.blocking()
         secret = token()
         serial, = client.send(park(a, secret, **options))
         a.close()  # ours is not to be the last copy
@@ -296,6 +306,36 @@ class Holders(BenchOfDeaths):
     @unittest.skipUnless(os.geteuid() == 0, "needs root, for another user's process")
     def test_stuck_in_a_close_after_a_deadline(self):
         self.stuck_in_close(deadline=1_000_000_000, flags=ParkFlag.RELATIVE)
+
+    def closed_while_lingering(self, **options):
+        """The holder has the last copy of a socket that lingers, and the loop dies: it gives all
+        back to the next one, and the socket's peer gets all that was sent to it."""
+        client = self.again_client()
+        parks = [self.parked(client, note=b"%d" % n) for n in range(STAYING)]
+        holder = self.holder()
+        a, b, sent = self.lingering()
+        secret = token()
+        serial, = client.send(park(a, secret, **options))
+        a.close()
+        number = client.outcome(serial).check().value
+        if not options:
+            self.ok(client, drop(token=secret))
+        until(lambda: number not in self.rows(), "it is gone")
+        for peer in self.all_there(parks):
+            self.ended(peer)
+        self.assertEqual(self.holder(), holder)
+        b.settimeout(PATIENCE)
+        while sent > 0:
+            data = b.recv(1 << 20)
+            self.assertTrue(data, f"{sent} bytes are missing")
+            sent -= len(data)
+        self.assertEqual((sent, b.recv(1)), (0, b""))
+
+    def test_a_close_that_lingers_after_drop(self):
+        self.closed_while_lingering()
+
+    def test_a_close_that_lingers_after_a_deadline(self):
+        self.closed_while_lingering(deadline=1_000_000, flags=ParkFlag.RELATIVE)
 
     @unittest.skipUnless(os.geteuid() == 0, "needs root, for another user's process")
     def test_stopped(self):

@@ -187,14 +187,16 @@ static inline bool is_hung_up(int fd)
 }
 
 /* A TCP connection to itself. ret[0] has sent more than ret[1] has room for, and lingers: its last
- * close waits until ret[1] has read it, or is closed. */
-static inline void lingering_pair(int ret[2])
+ * close waits until ret[1] has read it, or is closed. Returns how many bytes are under way. */
+static inline size_t lingering_pair(int ret[2])
 {
 	struct linger linger = {.l_onoff = 1, .l_linger = LINGER_S};
 	struct sockaddr_in address = {.sin_family = AF_INET};
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	socklen_t size = sizeof(address);
 	static char bytes[65536];
+	size_t sent = 0;
+	ssize_t n;
 
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	assert_true(listener >= 0);
@@ -207,10 +209,29 @@ static inline void lingering_pair(int ret[2])
 	ret[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
 	assert_true(ret[1] >= 0);
 	(void)close(listener);
-	while (send(ret[0], bytes, sizeof(bytes), MSG_DONTWAIT) > 0)
-		;
+	while ((n = send(ret[0], bytes, sizeof(bytes), MSG_DONTWAIT)) > 0)
+		sent += (size_t)n;
 	assert_int_equal(errno, EAGAIN);
 	assert_int_equal(setsockopt(ret[0], SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)), 0);
+	return sent;
+}
+
+/* The same, where the one that lingers is in the queue of ret[0], a Unix socket, which does not say
+ * that its last close waits. */
+static inline void blocking_pair(int ret[2])
+{
+	static struct record_batch b;
+	int linger[2], outer[2];
+
+	(void)lingering_pair(linger);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, outer), 0);
+	record_batch_clear(&b);
+	assert_int_equal(record_batch_add(&b, RECORD_CLOSE, 0, NULL, 0, NULL, 0, linger, 1), 0);
+	send_batch(outer[1], &b);
+	(void)close(outer[1]);
+	(void)close(linger[0]);
+	ret[0] = outer[0];
+	ret[1] = linger[1];
 }
 
 /* Waits for the end of a child: waitid(2)'s word on it. */

@@ -20,6 +20,7 @@ enum {
 	UID = 1000,
 	FLIPS = 10000,
 	STEPS = 20000,
+	LINGERING = CLOSER_CHILDREN_MAX + 4,
 };
 
 /* One holder as its loop sees it. */
@@ -347,7 +348,7 @@ static void a_close_that_blocks_is_its_own(void **state)
 
 	hold_pipes(f->holder.socket, 1, 1, &readers[0]);
 	hold_pipes(f->other.socket, 2, 1, &readers[1]);
-	lingering_pair(pair);
+	blocking_pair(pair);
 	send_op(f->holder.socket, RECORD_CLOSE, 7, &pair[0], 1);
 	(void)close(pair[0]); /* would take LINGER_S, and the alarm come first */
 	send_op(f->holder.socket, RECORD_GO, 7, NULL, 0);
@@ -366,6 +367,37 @@ static void a_close_that_blocks_is_its_own(void **state)
 	check_returned(&f->returned, 1, readers[0]);
 	(void)close(readers[0]);
 	(void)close(readers[1]);
+}
+
+/* What lingers is a child's to close: the holder goes on, and no byte is lost. */
+static void a_close_that_lingers_holds_up_nothing(void **state)
+{
+	struct fixture *f = *state;
+	int pair[2], reader;
+
+	hold_pipes(f->holder.socket, 1, 1, &reader);
+	for (uint32_t i = 0; i < LINGERING; i++) {
+		static char bytes[1 << 20];
+		size_t left = lingering_pair(pair);
+		ssize_t n;
+
+		send_op(f->holder.socket, RECORD_CLOSE, i, &pair[0], 1);
+		(void)close(pair[0]);
+		send_op(f->holder.socket, RECORD_GO, i, NULL, 0);
+		returned_clear(&f->returned);
+		give_back(f->holder.socket, 2 * i, &f->returned); /* while it may be closing */
+		returned_clear(&f->returned);
+		give_back(f->holder.socket, 2 * i + 1, &f->returned);
+		assert_int_equal(f->returned.n, 1);
+		while ((n = read(pair[1], bytes, sizeof(bytes))) > 0)
+			left -= (size_t)n;
+		assert_int_equal(n, 0);
+		assert_int_equal(left, 0);
+		(void)close(pair[1]);
+	}
+	check_returned(&f->returned, 1, reader);
+	assert_null(strstr(read_log(f), "by itself"));
+	(void)close(reader);
 }
 
 /* What is to be closed stays open until GO, or until another loop is there. */
@@ -398,7 +430,7 @@ static void sigterm_ends_it_even_in_a_close(void **state)
 	siginfo_t info;
 
 	hold_pipes(f->holder.socket, 1, 1, &reader);
-	lingering_pair(pair);
+	blocking_pair(pair);
 	send_op(f->holder.socket, RECORD_CLOSE, 7, &pair[0], 1);
 	(void)close(pair[0]);
 	send_op(f->holder.socket, RECORD_GO, 7, NULL, 0);
@@ -421,7 +453,7 @@ static void after_sigterm_nothing_is_closed_that_lingers(void **state)
 	int pair[2], status;
 	siginfo_t info;
 
-	lingering_pair(pair);
+	blocking_pair(pair);
 	sync_with(f->holder.socket, 1, &f->returned); /* it has set its signals */
 	assert_int_equal(kill(f->holder.pid, SIGSTOP), 0);
 	assert_int_equal(waitpid(f->holder.pid, &status, WUNTRACED), f->holder.pid);
@@ -699,6 +731,7 @@ int main(void)
 		TEST(giving_and_sending_at_once_is_no_deadlock),
 		TEST(a_new_loop_gets_all_of_them),
 		TEST(a_close_that_blocks_is_its_own),
+		TEST(a_close_that_lingers_holds_up_nothing),
 		TEST(close_waits_for_go),
 		TEST(sigterm_ends_it_even_in_a_close),
 		TEST(after_sigterm_nothing_is_closed_that_lingers),

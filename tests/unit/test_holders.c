@@ -223,7 +223,7 @@ static void what_a_dead_one_left_unread_is_closed_elsewhere(void **state)
 	struct record r = record_of(1);
 	int pair[2];
 
-	lingering_pair(pair);
+	(void)lingering_pair(pair);
 	send_record(row.socket, RECORD_HOLD, &r, &pair[0]);
 	(void)close(pair[0]);
 	send_op(row.socket, RECORD_GIVE_BACK, 1, NULL, 0);
@@ -262,7 +262,7 @@ static void stuck_ones_are_left_behind_up_to_a_number(void **state)
 	int socket, linger[2], reader;
 
 	/* the first is in a close that will end; the others are stopped */
-	lingering_pair(linger);
+	blocking_pair(linger);
 	send_op(first.socket, RECORD_CLOSE, 1, &linger[0], 1);
 	(void)close(linger[0]);
 	send_op(first.socket, RECORD_GO, 1, NULL, 0);
@@ -362,7 +362,7 @@ static void all_end(void **state)
 	struct fixture *f = *state;
 	int readers[3], linger[2];
 
-	lingering_pair(linger);
+	blocking_pair(linger);
 	for (unsigned i = 0; i < 3; i++) {
 		struct holders_row row = make(f, UID + i, false);
 
