@@ -29,22 +29,22 @@ static inline bool asks(unsigned directions, unsigned side)
 	return directions & (CORE_READ << side);
 }
 
-/* The watch, if `directions` are some of its interest, and wait mode where that is asked for. */
-static int find_sides(const struct session *s, uint32_t id, uint32_t gen, unsigned directions,
-		      bool wait_only, uint32_t *ret_index)
+/* The watch's index, if `directions` are some of its interest, and wait mode where that is asked for;
+ * negative errno. */
+static int64_t find_sides(const struct session *s, uint32_t id, uint32_t gen, unsigned directions,
+			  bool wait_only)
 {
 	int64_t found = session_find(s, &s->watches, id, gen);
 	const struct item *it;
 
 	if (found < 0)
-		return (int)found;
+		return found;
 	it = item_at(&s->core->items, (uint32_t)found);
 	if (directions == 0 || directions & ~(unsigned)(it->flags & ITEM_INTEREST))
 		return -EINVAL;
 	if (wait_only && item_is_stream(it))
 		return -EINVAL;
-	*ret_index = (uint32_t)found;
-	return 0;
+	return found;
 }
 
 static void count_waiting(struct session *s, int n)
@@ -116,14 +116,12 @@ void watch_expire(struct core *c, uint32_t index, unsigned side, int64_t when)
 int session_set_deadline(struct session *s, uint32_t id, uint32_t gen, unsigned directions,
 			 int64_t when, bool relative, uint16_t stamp, int64_t now)
 {
-	uint32_t index;
+	int64_t found = find_sides(s, id, gen, directions, false);
 	struct item *it;
-	int r;
 
-	r = find_sides(s, id, gen, directions, false, &index);
-	if (r < 0)
-		return r;
-	it = item_at(&s->core->items, index);
+	if (found < 0)
+		return (int)found;
+	it = item_at(&s->core->items, (uint32_t)found);
 	if (it->flags & ITEM_CLOSING)
 		return CORE_CODE_CLOSING;
 	if (relative)
@@ -136,9 +134,9 @@ int session_set_deadline(struct session *s, uint32_t id, uint32_t gen, unsigned 
 			continue;
 		it->stamp[side] = stamp;
 		if (when < 0)
-			expire_side(s->core, index, side);
+			expire_side(s->core, (uint32_t)found, side);
 		else
-			put_deadline(s->core, index, side, when);
+			put_deadline(s->core, (uint32_t)found, side, when);
 	}
 	return 0;
 }
@@ -274,14 +272,12 @@ int session_wait(struct session *s, uint32_t id, uint32_t gen, unsigned directio
 {
 	uint32_t since = (uint32_t)(now >> ITEM_UNIT);
 	unsigned arm = 0;
-	uint32_t index;
+	int64_t found = find_sides(s, id, gen, directions, true);
 	struct item *it;
-	int r;
 
-	r = find_sides(s, id, gen, directions, true, &index);
-	if (r < 0)
-		return r;
-	it = item_at(&s->core->items, index);
+	if (found < 0)
+		return (int)found;
+	it = item_at(&s->core->items, (uint32_t)found);
 #ifndef READYD_MUTANT_BUSY_NOT_CHECKED
 	if (any_busy(it, directions))
 		return -EBUSY;
@@ -295,7 +291,7 @@ int session_wait(struct session *s, uint32_t id, uint32_t gen, unsigned directio
 			arm |= CORE_READ << side;
 		} else {
 			note_stamp(it, side);
-			session_enlist(s, index);
+			session_enlist(s, (uint32_t)found);
 		}
 	}
 	*ret_arm = arm;
@@ -305,14 +301,13 @@ int session_wait(struct session *s, uint32_t id, uint32_t gen, unsigned directio
 int session_unwait(struct session *s, uint32_t id, uint32_t gen, unsigned directions)
 {
 	bool done = false, taken_back = false;
-	uint32_t index;
+	int64_t found = find_sides(s, id, gen, directions, true);
 	struct item *it;
 	int r;
 
-	r = find_sides(s, id, gen, directions, true, &index);
-	if (r < 0)
-		return r;
-	it = item_at(&s->core->items, index);
+	if (found < 0)
+		return (int)found;
+	it = item_at(&s->core->items, (uint32_t)found);
 	for (unsigned side = 0; side < 2; side++) {
 		if (!asks(directions, side))
 			continue;
@@ -339,14 +334,12 @@ static void reset_sides(struct item *it, unsigned directions)
 
 int session_reset(struct session *s, uint32_t id, uint32_t gen, unsigned directions)
 {
-	uint32_t index;
+	int64_t found = find_sides(s, id, gen, directions, false);
 	struct item *it;
-	int r;
 
-	r = find_sides(s, id, gen, directions, false, &index);
-	if (r < 0)
-		return r;
-	it = item_at(&s->core->items, index);
+	if (found < 0)
+		return (int)found;
+	it = item_at(&s->core->items, (uint32_t)found);
 	if (!item_is_stream(it) && any_busy(it, directions))
 		return -EBUSY;
 #ifdef READYD_MUTANT_RESET_BEFORE_CHECK
@@ -360,7 +353,7 @@ int session_reset(struct session *s, uint32_t id, uint32_t gen, unsigned directi
 	}
 	reset_sides(it, directions);
 	if (!slot_codes(it->slot[0]) && !slot_codes(it->slot[1]))
-		session_delist(s, index);
+		session_delist(s, (uint32_t)found);
 	return 0;
 }
 
