@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -40,6 +41,7 @@ enum { BATCH = 256, CHUNK = 4096 };
 
 /* One connection. `pending` bytes were read and not written yet: until they are, nothing is read. */
 struct client {
+	LIST_ENTRY(client) list;
 	int fd;
 	readyd_id watch;
 	size_t start, pending;
@@ -52,6 +54,7 @@ struct server {
 	readyd_id listener_watch;
 	int64_t idle; /* ns without a byte after which a connection is closed */
 	uint64_t connections, bytes;
+	LIST_HEAD(, client) clients;
 };
 
 static volatile sig_atomic_t stopping;
@@ -84,6 +87,7 @@ static void die(struct readyd *r, const char *what, int error)
 static void client_close(struct server *s, struct client *c)
 {
 	(void)readyd_unwatch(s->readyd, c->watch, c->fd);
+	LIST_REMOVE(c, list);
 	(void)close(c->fd);
 	free(c);
 }
@@ -160,6 +164,7 @@ static void client_new(struct server *s, int fd)
 		free(c);
 		return;
 	}
+	LIST_INSERT_HEAD(&s->clients, c, list);
 	s->connections++;
 	client_serve(s, c);
 }
@@ -229,6 +234,20 @@ static void serve(struct server *s)
 	}
 }
 
+/* All watches end with the connection to the daemon. */
+static void end(struct server *s)
+{
+	struct client *c;
+
+	readyd_close(s->readyd);
+	while ((c = LIST_FIRST(&s->clients))) {
+		LIST_REMOVE(c, list);
+		(void)close(c->fd);
+		free(c);
+	}
+	(void)close(s->listener);
+}
+
 /* As many connections as the system lets one process have. */
 static void raise_nofile(void)
 {
@@ -281,6 +300,6 @@ int main(int argc, char *argv[])
 	serve(&server);
 	printf("%" PRIu64 " connections, %" PRIu64 " bytes\n", server.connections, server.bytes);
 	to_break = NULL;
-	readyd_close(server.readyd);
+	end(&server);
 	return EXIT_SUCCESS;
 }

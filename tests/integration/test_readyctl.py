@@ -768,8 +768,11 @@ class DaemonTest(Base):
                 rows = self.until(lambda: self.two_waits(process.pid), "its next wait")
                 self.assertGreaterEqual(rows[1]["fired"], 1)
                 self.assertRegex(self.good("show", rows[1]["id"]), r"(?m)^Kind: +IPv4 socket$")
+                # with a connection still open
+                process.terminate()
+                self.assertEqual(process.wait(PATIENCE), 0)
         finally:
-            process.terminate()
+            process.kill()
             process.communicate(timeout=PATIENCE)
         self.until(lambda: not self.json("list", "--pid", str(process.pid))["watches"],
                    "the end of its watches")
