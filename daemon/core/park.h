@@ -215,11 +215,11 @@ void parks_answered(struct parks *ps, struct park *p);
 int parks_claim(struct parks *ps, struct park_handle *maker, const uint8_t token[PARK_TOKEN_SIZE],
 		struct park **ret);
 
-/* How TAKE and DROP name one. NULL: none of this owner. */
+/* How TAKE and DROP name one. NULL: none of this owner, which may be NULL: anybody's. */
 struct park *parks_find_token(const struct parks *ps, const struct park_owner *o,
 			      const uint8_t token[PARK_TOKEN_SIZE]);
 struct park *parks_find_number(const struct parks *ps, const struct park_owner *o, uint64_t number);
-/* By name and group; a park without a name cannot be found so. */
+/* By name and group of one owner; a park without a name cannot be found so. */
 struct park *parks_find_name(const struct parks *ps, const struct park_owner *o, const void *name,
 			     size_t name_length, const void *group, size_t group_length);
 

@@ -304,7 +304,7 @@ struct park *parks_at_name(const struct parks *ps, const struct park_owner *o,
 
 static struct park *of_owner(struct park *p, const struct park_owner *o)
 {
-	return p && p->owner == o ? p : NULL;
+	return p && (!o || p->owner == o) ? p : NULL;
 }
 
 struct park *parks_find_token(const struct parks *ps, const struct park_owner *o,

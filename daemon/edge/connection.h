@@ -39,9 +39,11 @@ struct connection {
 	bool in_registering; /* if in one of these: which */
 	uint8_t registers;   /* registers much: for that many datagrams more */
 	bool in_answered;
-	bool client_ended; /* by its own doing */
-	bool held;         /* waits for its user's holder: neither read nor sent to */
-	bool parked;       /* this turn: said something that its holder has to know first */
+	bool client_ended;    /* by its own doing */
+	struct parking *held; /* waits for this user's holder: neither read nor sent to; NULL: no */
+	bool parked;          /* this turn: said something that its holder has to know first */
+	uint8_t n_others;     /* the same of other users' holders: these users */
+	uint32_t others[4];
 	uint8_t handle[WIRE_TOKEN_SIZE]; /* as HELLO said; zero: none */
 	struct peer *peer;               /* whom the parks know; NULL until there is need */
 	struct park_queue unanswered;    /* parks whose answer is on its way */

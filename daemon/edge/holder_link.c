@@ -40,12 +40,10 @@ struct parking *link_find(const struct server *s, uint32_t uid)
 
 /* ---- Connections that wait ---- */
 
-void link_hold(struct connection *c)
+void link_hold(struct connection *c, struct parking *k)
 {
-	struct parking *k = c->account->parking;
-
 	assert(!c->held && !c->blocked);
-	c->held = true;
+	c->held = k;
 	TAILQ_INSERT_TAIL(&k->link.waiting, c, waiting);
 	if (c->session)
 		session_hold(c->session, true);
@@ -59,14 +57,15 @@ void link_forget(struct connection *c)
 {
 	if (!c->held)
 		return;
-	c->held = false;
-	TAILQ_REMOVE(&c->account->parking->link.waiting, c, waiting);
+	TAILQ_REMOVE(&c->held->link.waiting, c, waiting);
+	c->held = NULL;
 }
 
 static void release(struct connection *c)
 {
+	if (c->held == c->account->parking)
+		c->parked = false;
 	link_forget(c);
-	c->parked = false;
 	if (c->closing)
 		return;
 	if (c->session)
@@ -107,10 +106,20 @@ bool link_is_returning(const struct account *account)
 	return k && k->link.state == LINK_RETURNING;
 }
 
-bool link_is_behind(const struct account *account)
+bool link_any_is_returning(const struct server *s)
 {
-	const struct parking *k = account->parking;
+	const struct parking *k;
 
+	TAILQ_FOREACH(k, &s->parkings, list)
+	{
+		if (k->link.state == LINK_RETURNING)
+			return true;
+	}
+	return false;
+}
+
+bool link_is_behind(const struct parking *k)
+{
 	return k && (k->link.state == LINK_RETURNING || !TAILQ_EMPTY(&k->link.dirty));
 }
 

@@ -6,9 +6,6 @@
 
 #include "parking.h"
 
-/* The parking of this uid, or NULL. */
-struct parking *link_find(const struct server *s, uint32_t uid);
-
 /* Connections that waited go on, if all has been told and all is back. */
 void link_settle(struct parking *k);
 

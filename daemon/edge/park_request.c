@@ -253,13 +253,48 @@ static void take(struct request *q, const struct wire_take *w)
 	p->caller_flags |= PARKING_SENDING;
 }
 
+/* The same, and for who may manage all, anybody's; names are of one user. */
+static int find_to_drop(const struct request *q, const struct wire_take *w, struct park **ret)
+{
+	const struct connection *c = q->c;
+
+	if (w->by > WIRE_TAKE_BY_TOKEN)
+		return -EINVAL;
+	*ret = find(q, w);
+	if (*ret)
+		return 0;
+	if (!c->rights.manage || w->by == WIRE_TAKE_BY_NAME)
+		return -ENOENT;
+	*ret = w->by == WIRE_TAKE_BY_ID ? parks_find_number(c->server->parks, NULL, w->park)
+					: parks_find_token(c->server->parks, NULL, w->token);
+	if (*ret)
+		return 0;
+	return link_any_is_returning(c->server) ? -EBUSY : -ENOENT;
+}
+
+/* This user's holder is to know before the answer is sent. -EBUSY: there are too many of them. */
+static int note_owner(struct connection *c, uint32_t uid)
+{
+	if (uid == c->account->uid)
+		return 0;
+	for (unsigned i = 0; i < c->n_others; i++)
+		if (c->others[i] == uid)
+			return 0;
+	if (c->n_others == sizeof(c->others) / sizeof(c->others[0]))
+		return -EBUSY;
+	c->others[c->n_others++] = uid;
+	return 0;
+}
+
 static void drop(struct request *q, const struct wire_take *w)
 {
-	struct park *p = find(q, w);
-	uint64_t number = p ? p->number : 0;
-	int r = w->by > WIRE_TAKE_BY_TOKEN ? -EINVAL : -ENOENT;
+	struct park *p = NULL;
+	int r = find_to_drop(q, w, &p);
+	uint64_t number = r == 0 ? p->number : 0;
 
-	if (p && r == -ENOENT)
+	if (r == 0)
+		r = note_owner(q->c, p->owner->uid);
+	if (r == 0)
 		r = parks_drop(q->c->server->parks, p);
 	parking_step();
 	if (r < 0)

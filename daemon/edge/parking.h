@@ -171,14 +171,20 @@ void link_add(struct parking *k, struct park *p);
 /* Tells all holders what they have to know, as far as they take it. */
 void link_flush_all(struct server *s);
 
-/* Whether the account's holder has not been told everything, or nothing can be told now. */
-bool link_is_behind(const struct account *account);
+/* Whether the holder has not been told everything, or nothing can be told now. NULL: it has. */
+bool link_is_behind(const struct parking *k);
 
 /* Whether what this account has parked is still coming back: requests about it have to wait. */
 bool link_is_returning(const struct account *account);
 
-/* Holds a connection until its holder has been told. */
-void link_hold(struct connection *c);
+/* Whether any user's parks are still coming back. */
+bool link_any_is_returning(const struct server *s);
+
+/* The parking of this uid, or NULL. */
+struct parking *link_find(const struct server *s, uint32_t uid);
+
+/* Holds a connection until that user's holder, mostly its own, has been told. */
+void link_hold(struct connection *c, struct parking *k);
 void link_forget(struct connection *c);
 
 /* The holder's socket. */

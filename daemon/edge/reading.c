@@ -77,7 +77,7 @@ static unsigned read_one(struct connection *c)
 	if (c->closing || c->blocked || c->held || c->backlog)
 		return 0;
 	if (link_is_returning(c->account) && is_about_parks(c)) {
-		link_hold(c);
+		link_hold(c, c->account->parking);
 		return 0;
 	}
 	progress_enter(&c->server->progress, PROGRESS_REQUEST, c->who.uid, c->who.pid, c->number);

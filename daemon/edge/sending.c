@@ -255,17 +255,34 @@ static void unblock(struct connection *c)
 		connection_close(c);
 }
 
-/* Whether its user's holder has not been told what it said; from then on it waits. */
+/* The first holder that has not been told what this connection said; NULL: there is none. */
+static struct parking *behind(struct connection *c)
+{
+	c->parked = c->parked && link_is_behind(c->account->parking);
+	if (c->parked)
+		return c->account->parking;
+	for (; c->n_others > 0; c->n_others--) {
+		struct parking *k = link_find(c->server, c->others[c->n_others - 1]);
+
+		if (link_is_behind(k))
+			return k;
+	}
+	return NULL;
+}
+
+/* Whether a holder has not been told what it said; from then on it waits. */
 static bool must_wait(struct connection *c)
 {
+	struct parking *k;
+
 	if (c->held)
 		return true;
-	if (!c->parked || c->closing || c->blocked)
+	if (c->closing || c->blocked)
 		return false;
-	c->parked = link_is_behind(c->account);
-	if (c->parked)
-		link_hold(c);
-	return c->parked;
+	k = behind(c);
+	if (k)
+		link_hold(c, k);
+	return k;
 }
 
 void sending_flush(struct connection *c)

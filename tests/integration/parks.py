@@ -215,6 +215,20 @@ class Bench(unittest.TestCase):
     def worker(self, what, *arguments, **options):
         return self.keep(Worker(self.d, what, *arguments, **options))
 
+    def theirs(self):
+        """A park of another user's, as parked(); its group is how its token begins."""
+        for path, mode in (self.d.folder, 0o755), (self.d.socket, 0o666):
+            os.chmod(path, mode)
+        a, b = self.pair()
+        secret = token()
+        worker = self.worker("theirs", secret.hex(), a.fileno(), pass_fds=[a.fileno()])
+        self.assertEqual(worker.line(), "done")
+        a.close()
+        with connect(self.d) as client:
+            number, = (item.row.park for item in client.parks(uid=OTHER_UID)
+                       if item.group == secret.hex()[:8].encode())
+        return secret, number, b
+
     def pair(self):
         a, b = socket.socketpair()
         b.settimeout(PATIENCE)
@@ -389,7 +403,7 @@ def answers(client, *requests):
 
 def work(address, handle, what, *arguments):
     """What a worker does. It says a line when it is done, and lives until its stdin ends."""
-    if what == "other":
+    if what in ("other", "theirs"):
         os.setgroups([])
         os.setgid(OTHER_UID)
         os.setuid(OTHER_UID)
@@ -405,6 +419,10 @@ def work(address, handle, what, *arguments):
             os._exit(0)
     elif what == "park":  # TOKEN FD: and reads nothing any more
         client.call(park(int(arguments[1]), secret)).check()
+        os.close(int(arguments[1]))
+    elif what == "theirs":  # TOKEN FD: another user's park
+        group = arguments[0][:8].encode()
+        client.call(park(int(arguments[1]), secret, name=b"theirs", group=group)).check()
         os.close(int(arguments[1]))
     elif what == "flood":  # TOKEN FD: many PARKs; the answers to the last cannot be sent
         print(len(flood(client, int(arguments[1]), secret[:8])), flush=True)

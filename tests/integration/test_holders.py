@@ -7,6 +7,7 @@ READYD names the daemon; READYD_SEED, if set, says what the random numbers begin
 
 import os
 import random
+import re
 import select
 import signal
 import socket
@@ -208,6 +209,36 @@ class Holders(BenchOfDeaths):
             until(lambda: customer.error or customer.rounds >= then + 2, "rounds go on")
             if customer.error:
                 raise customer.error
+
+    # ---- Whose holder is told ----
+
+    def theirs_is_gone(self):
+        """The other user's holder is killed, and the keeper cannot make another one."""
+        lines = self.d.log().count("has gone")
+        pid = re.findall(rf"uid {OTHER_UID} has a holder \(pid (\d+)\)", self.d.log())[-1]
+        os.kill(self.d.process.pid, signal.SIGSTOP)
+        os.kill(int(pid), signal.SIGKILL)
+        until(lambda: self.d.log().count("has gone") > lines, "the loop has noticed")
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, for another user's process")
+    def test_a_drop_of_anothers_is_recorded_first(self):
+        (secret, number, b), (_, staying, peer) = self.theirs(), self.theirs()
+        client = self.again_client()
+        try:
+            self.theirs_is_gone()
+            serial, = client.send(drop(token=secret))
+            self.assertFalse(select.select([client.socket], [], [], 0.3)[0], "it is answered")
+        finally:
+            os.kill(self.d.process.pid, signal.SIGCONT)
+        self.assertEqual(client.outcome(serial).check().value, number)
+        self.kill_loop()
+        until(lambda: staying in self.rows(), "the one that stays")
+        self.assertNotIn(number, self.rows())
+        self.ended(b)
+        self.alive(peer)
+        client = self.again_client()
+        self.ok(client, drop(number=staying))
+        self.ended(peer)
 
     # ---- Stuck ----
 

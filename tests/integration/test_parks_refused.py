@@ -164,6 +164,22 @@ class Refused(Bench):
                 self.close_all()
                 type(self).before = tuple(map(max, self.before, self.counts(least=True)))
 
+    @unittest.skipUnless(os.geteuid() == 0, "needs root, for another user's process")
+    def test_root_drops_anybodys(self):
+        client = self.client()
+        for by in "token", "number":
+            secret, number, b = self.theirs()
+            group = secret.hex()[:8].encode()
+            self.refused(client, drop(name=b"theirs", group=group), Error.NOT_FOUND)
+            self.refused(client, take(token=secret), Error.NOT_FOUND)
+            self.alive(b)
+            named = {"token": secret} if by == "token" else {"number": number}
+            self.assertEqual(self.ok(client, drop(**named)).value, number)
+            self.ended(b)
+            self.assertNotIn(number, self.rows())
+            self.refused(client, drop(**named), Error.NOT_FOUND)
+        type(self).before = tuple(map(max, self.before, self.counts(least=True)))
+
 
 def make_signalfd():
     """Python has no signalfd: by ctypes, of a signal that nobody sends."""
