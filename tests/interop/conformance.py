@@ -1240,7 +1240,10 @@ def S_083_a_periodic_timer_keeps_its_phase(t):
         not_before(start + (total - 1) * period)
     row = next(client.timers(session=client.session))
     equal((row.when - start) % period, 0, "phase")
+    client.trace = []
     equal(accepted(client, timer_stop(1)).value, 1, "pending")
+    equal(type(client.trace[-1]), Answer, "what came last")
+    client.events.clear()  # it fired before it was stopped
     nothing(client)
 
 
