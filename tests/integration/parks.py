@@ -48,6 +48,12 @@ def token():
     return os.urandom(16)
 
 
+def now():
+    """The daemon's clock, ns: it is this machine's. What a client makes of WELCOME is late by as much
+    as that was under way."""
+    return time.monotonic_ns()
+
+
 def connect(d, **options):
     return Client(d.socket, timeout=PATIENCE, **options)
 
