@@ -345,7 +345,7 @@ class BenchOfDeaths(Bench):
     def renew(cls):
         super().renew()
         cls.kill_loop()
-        cls.before = tuple(map(max, cls.before, cls.counts(least=True)))
+        cls.before = cls.counts(least=True)
 
     @classmethod
     def again(cls, **options):

@@ -147,7 +147,7 @@ class Holders(BenchOfDeaths):
             until(neighbour.read, "the neighbour is served")
             neighbour.close()
             cls.others = set(holders(cls.d)) - own
-            cls.before = tuple(map(max, cls.before, cls.counts(least=True)))
+            cls.before = cls.counts(least=True)
 
     # ---- Deaths under load ----
 
