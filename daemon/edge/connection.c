@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "daemon/util/cleanup.h"
@@ -161,6 +162,7 @@ void connection_accept(struct server *s, int accepted)
 	enum wire_error error;
 	struct log_about about;
 	struct rights rights;
+	struct timespec ts;
 
 	if (credentials_of(fd, &who) < 0) {
 		s->stats.refused++;
@@ -180,6 +182,8 @@ void connection_accept(struct server *s, int accepted)
 		c->who = who;
 		c->rights = rights;
 		c->since = s->now;
+		(void)clock_gettime(CLOCK_BOOTTIME, &ts);
+		c->since_boot = (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 		TAILQ_INIT(&c->unanswered);
 		TAILQ_INIT(&c->entries);
 		TAILQ_INIT(&c->handouts);

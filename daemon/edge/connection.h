@@ -22,7 +22,8 @@ struct connection {
 	struct session *session; /* NULL until HELLO */
 	struct poller_set *set;  /* NULL until HELLO */
 	int64_t since;
-	uint64_t number; /* the session's */
+	int64_t since_boot; /* the same by CLOCK_BOOTTIME, which /proc counts in */
+	uint64_t number;    /* the session's */
 	uint64_t requests;
 	struct outbox_chain chain;
 	struct backlog *backlog;

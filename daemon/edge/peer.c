@@ -9,7 +9,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/poller/fd.h"
@@ -20,7 +19,12 @@
  * dead, whoever else has copies of its connection: a pidfd tells. It is asked of the connection
  * (SO_PEERPIDFD, Linux 6.5), and so can be nobody else's. Before that it is opened by its pid, and the
  * start time in /proc shows that this is still the process that connected: a process that got
- * the pid later would have started after the connection was accepted.
+ * the pid later would have started after the connection was accepted. Both times are read on
+ * CLOCK_BOOTTIME, when they happen: CLOCK_MONOTONIC stands still while the machine sleeps, and the
+ * turn's time may be older than a process that connects in that turn. What is left is a pid that
+ * comes round between connect(2) and accept(2), within some milliseconds: then the death that is
+ * waited for is another process's, and a park that was handed to the dead one, which never read it,
+ * stays handed until then. No such kernel tells when a connection was made.
  *
  * A peer is kept while it has a connection, or a park names its handle. The same pidfd goes into
  * the records, so that a later loop has it again.
@@ -67,8 +71,7 @@ static int64_t start_of(pid_t pid)
 
 static int open_by_pid(const struct connection *c)
 {
-	int64_t since_boot, age, start;
-	struct timespec ts;
+	int64_t start;
 	int fd = (int)syscall(SYS_pidfd_open, c->who.pid, 0);
 
 	if (fd < 0)
@@ -76,12 +79,9 @@ static int open_by_pid(const struct connection *c)
 	fd = fd_move_up(fd);
 	if (fd < 0)
 		return fd;
-	start = start_of(c->who.pid);
-	(void)clock_gettime(CLOCK_BOOTTIME, &ts);
-	since_boot = (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-	age = c->server->now - c->since;
+	start = start_of(c->who.pid); /* of another one, if this one has died meanwhile: too late */
 	/* the same tick will do: a pid does not come round in 10 ms */
-	if (start >= 0 && start <= (since_boot - age) / (INT64_C(1000000000) / TICKS_PER_SECOND))
+	if (start >= 0 && start <= c->since_boot / (INT64_C(1000000000) / TICKS_PER_SECOND))
 		return fd;
 	(void)close(fd);
 	return -ESRCH;
