@@ -166,6 +166,16 @@ struct parks_stats {
 };
 const struct parks_stats *parks_stats(const struct parks *ps);
 
+/* Of a token or a handle: none. */
+static inline bool park_is_zero(const uint8_t id[PARK_TOKEN_SIZE])
+{
+	uint8_t any = 0;
+
+	for (unsigned i = 0; i < PARK_TOKEN_SIZE; i++)
+		any |= id[i];
+	return !any;
+}
+
 /* ---- Owners and handles ---- */
 
 /* The owner of this uid, or NULL. */

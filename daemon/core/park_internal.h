@@ -40,15 +40,6 @@ static inline size_t park_text_size(const struct park_text *t)
 	       t->peer_length;
 }
 
-static inline bool park_is_zero(const uint8_t id[PARK_TOKEN_SIZE])
-{
-	uint8_t any = 0;
-
-	for (unsigned i = 0; i < PARK_TOKEN_SIZE; i++)
-		any |= id[i];
-	return !any;
-}
-
 /* ---- park_table.c ---- */
 
 /* Not gone, of any owner. */

@@ -45,9 +45,7 @@ static bool is_name(const uint8_t *bytes, size_t size)
 static enum wire_error check_values(const struct connection *c, const struct wire_park *w,
 				    const uint8_t *tail)
 {
-	static const uint8_t zero[WIRE_TOKEN_SIZE];
-
-	if (memcmp(w->token, zero, sizeof(zero)) == 0 || w->interest == 0 ||
+	if (park_is_zero(w->token) || w->interest == 0 ||
 	    (w->interest & ~(WIRE_READ | WIRE_WRITE)) || w->deadline < 0 ||
 	    !is_name(tail, (size_t)w->name_length + w->group_length))
 		return WIRE_E_INVALID;
@@ -326,13 +324,12 @@ static void claim(struct request *q, const struct wire_token *w)
 
 static void state_held(struct request *q, const struct wire_held *w)
 {
-	static const uint8_t zero[WIRE_TOKEN_SIZE];
 	struct connection *c = q->c;
 	struct parks *ps = c->server->parks;
 	struct peer *peer;
 	int r = w->held > 1 ? -EINVAL : peer_of_connection(c, &peer);
 
-	if (r == 0 && memcmp(w->token, zero, sizeof(zero)) == 0) {
+	if (r == 0 && park_is_zero(w->token)) {
 		if (w->held)
 			r = -EINVAL;
 		else

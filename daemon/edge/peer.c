@@ -194,7 +194,6 @@ void peer_end_idle(struct server *s)
 
 int peer_of_connection(struct connection *c, struct peer **ret)
 {
-	static const uint8_t zero[WIRE_TOKEN_SIZE];
 	struct server *s = c->server;
 	struct park_handle *h;
 	struct parking *k;
@@ -204,7 +203,7 @@ int peer_of_connection(struct connection *c, struct peer **ret)
 	*ret = c->peer;
 	if (c->peer)
 		return 0;
-	if (memcmp(c->handle, zero, sizeof(zero)) == 0)
+	if (park_is_zero(c->handle))
 		return -EINVAL;
 	r = parking_get(s, c->account, &k);
 	if (r == 0)
@@ -234,12 +233,11 @@ int peer_of_connection(struct connection *c, struct peer **ret)
 
 void peer_greet(struct connection *c)
 {
-	static const uint8_t zero[WIRE_TOKEN_SIZE];
 	struct parking *k = c->account->parking;
 	struct park_handle *h;
 	struct peer *peer;
 
-	if (!k || memcmp(c->handle, zero, sizeof(zero)) == 0)
+	if (!k || park_is_zero(c->handle))
 		return;
 	/* one that is not known yet is asked for when there is need */
 	if (parks_get_handle(c->server->parks, k->owner, c->handle, &h) == 0)

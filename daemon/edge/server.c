@@ -321,12 +321,13 @@ static void enter_step(const struct connection *c, enum progress_kind kind)
 static int64_t next_delta(const struct server *s, int64_t now)
 {
 	const struct connection *oldest = TAILQ_FIRST(&s->ungreeted);
-	int64_t next = core_next_expiry(s->core);
+	int64_t next = core_next_expiry(s->core), parks;
 
 	if (s->unfinished)
 		return 0;
-	if (parking_next_time(s) < next)
-		next = parking_next_time(s);
+	parks = parking_next_time(s);
+	if (parks < next)
+		next = parks;
 	if (s->accept_again != 0 && s->accept_again < next)
 		next = s->accept_again;
 	if (oldest && oldest->since + s->config.hello_timeout < next)
