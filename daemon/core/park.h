@@ -35,6 +35,7 @@
 #include <stdint.h>
 #include <sys/queue.h>
 
+#include "hash_map.h"
 #include "quota.h"
 
 enum {
@@ -151,8 +152,9 @@ struct park {
 };
 
 /* `first_number`: of the first park, and of its serials; both only grow, so that a caller that
- * begins at the clock's ns repeats neither after a restart. -ENOMEM. */
-int parks_new(uint64_t first_number, struct parks **ret);
+ * begins at the clock's ns repeats neither after a restart. `key`: secret, of the hash tables.
+ * -ENOMEM. */
+int parks_new(uint64_t first_number, const struct hash_key *key, struct parks **ret);
 
 /* Frees all without another word; fds are the caller's. NULL is accepted. Returns NULL. */
 struct parks *parks_free(struct parks *ps);

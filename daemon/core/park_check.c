@@ -173,26 +173,12 @@ static void check_park(const struct parks *ps, const struct park *p)
 
 	check(ps->places[p->index].park == p, "index of a park", p->number);
 	check(p->serial <= ps->last_serial && p->number <= ps->last_number, "serial", p->number);
-	check((parks_at_token(ps, p->token) == p) == !gone, "tree of tokens", p->number);
-	check((parks_at_number(ps, p->number) == p) == !gone, "tree of numbers", p->number);
+	check((parks_at_token(ps, p->token) == p) == !gone, "table of tokens", p->number);
+	check((parks_at_number(ps, p->number) == p) == !gone, "table of numbers", p->number);
 	check((parks_at_name(ps, p->owner, &p->text) == p) == (!gone && p->text.name_length),
-	      "tree of names", p->number);
+	      "table of names", p->number);
 	check_state(p);
 	check_deadline(ps, p);
-}
-
-static void count_node(const void *node, VISIT order, void *data)
-{
-	(void)node;
-	*(uint64_t *)data += is_first_visit(order);
-}
-
-static uint64_t tree_size(const void *tree)
-{
-	uint64_t n = 0;
-
-	twalk_r(tree, count_node, &n);
-	return n;
 }
 
 static void check_places(const struct parks *ps, uint64_t parks)
@@ -241,9 +227,9 @@ void parks_check(const struct parks *ps)
 	check(n == ps->stats.parks, "parks", n);
 	check(handed == ps->stats.handed, "handed parks", handed);
 	check(ready == ps->stats.ready, "ready parks", ready);
-	check(tree_size(ps->by_token) == live, "parks by token", live);
-	check(tree_size(ps->by_number) == live, "parks by number", live);
-	check(tree_size(ps->by_name) == named, "parks by name", named);
+	check(ps->by_token.count == live, "parks by token", live);
+	check(ps->by_number.count == live, "parks by number", live);
+	check(ps->by_name.count == named, "parks by name", named);
 	check_places(ps, n);
 	check_changes(ps, changed);
 	check_handles(ps);

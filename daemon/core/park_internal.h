@@ -4,6 +4,7 @@
 
 /* What the files of parks share. */
 
+#include "hash_map.h"
 #include "park.h"
 #include "timer_heap.h"
 
@@ -13,7 +14,6 @@ struct park_place {
 	uint32_t next_free;
 };
 
-/* Trees are those of tsearch(3). */
 struct parks {
 	struct parks_stats stats;
 	uint64_t last_number;
@@ -23,10 +23,11 @@ struct parks {
 	uint32_t room;
 	uint32_t free;          /* first free one, or 0 */
 	struct timer_heap heap; /* deadlines; ref: index */
-	void *by_token;         /* parks that are not gone; so the next two */
-	void *by_number;
-	void *by_name; /* only those with a name */
-	void *owners;
+	struct hash_key key;
+	struct hash_map by_token; /* parks that are not gone; so the next two */
+	struct hash_map by_number;
+	struct hash_map by_name; /* only those with a name */
+	void *owners;            /* trees of tsearch(3) */
 	void *handles;
 	uint64_t n_owners, n_handles;
 	struct park_queue changes;
@@ -48,12 +49,12 @@ struct park *parks_at_number(const struct parks *ps, uint64_t number);
 struct park *parks_at_name(const struct parks *ps, const struct park_owner *o,
 			   const struct park_text *t);
 
-/* A park with what `new` says and this number, in all trees, neither charged nor linked to anybody;
+/* A park with what `new` says and this number, in all tables, neither charged nor linked to anybody;
  * nothing of it was there. -ENOMEM. */
 int parks_make(struct parks *ps, struct park_owner *o, const struct park_new *new, uint64_t number,
 	       struct park **ret);
 
-/* Out of all trees, and out of the heap: it is gone. */
+/* Out of all tables, and out of the heap: it is gone. */
 void parks_hide(struct parks *ps, struct park *p);
 
 /* NULL: nobody. Keeps references, the handles' queues, and the idle ones up to date. */

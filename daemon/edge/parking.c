@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,6 +30,7 @@
 
 int parking_init(struct server *s, const struct server_options *options)
 {
+	struct hash_key key = {{0}};
 	struct timespec ts;
 	int r;
 
@@ -41,7 +43,10 @@ int parking_init(struct server *s, const struct server_options *options)
 		return -ENOMEM;
 	/* not this boot's clock: numbers are to be unique over reboots, too, for who notes them */
 	(void)clock_gettime(CLOCK_REALTIME, &ts);
-	r = parks_new((uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000, &s->parks);
+	/* without entropy, which cannot be after boot, it is what the clock says */
+	if (getrandom(&key, sizeof(key), 0) != sizeof(key))
+		key.words[0] = (uint64_t)ts.tv_nsec;
+	r = parks_new((uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000, &key, &s->parks);
 	for (size_t i = 0; i < options->n_holders && r == 0; i++) {
 		struct credentials who = {.uid = options->holders[i].uid};
 		struct account *account = NULL;

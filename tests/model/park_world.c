@@ -131,7 +131,7 @@ void begin_loop(struct world *w)
 	uint64_t first = w->naive.last_number + 1 + draw(w, 3);
 
 	w->naive.last_number = first - 1;
-	if (parks_new(first, &w->ps) < 0)
+	if (parks_new(first, &(struct hash_key){{first}}, &w->ps) < 0)
 		differ(w, "no memory");
 	for (unsigned i = 0; i < NAIVE_OWNERS; i++) {
 		memset(w->quotas[i].used, 0, sizeof(w->quotas[i].used));

@@ -56,7 +56,7 @@ static inline struct park_handle *handle_of(struct fixture *f, struct park_owner
 static inline void fixture_open(struct fixture *f)
 {
 	*f = (struct fixture){.now = 50};
-	assert_int_equal(parks_new(FIRST, &f->ps), 0);
+	assert_int_equal(parks_new(FIRST, &(struct hash_key){{FIRST}}, &f->ps), 0);
 	for (unsigned i = 0; i < OWNERS; i++) {
 		for (unsigned k = 0; k < QUOTA_MAX; k++)
 			f->quota[i].limit[k] = UINT64_MAX;
