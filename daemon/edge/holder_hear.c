@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "holder_link.h"
 #include "sending.h"
@@ -185,7 +186,7 @@ static void hear_message(struct parking *k, struct record_message *m)
 	parking_sync(k->server);
 }
 
-static void hear(struct parking *k)
+static void hear_messages(struct parking *k)
 {
 	struct record_message *m = k->server->buffers.from_holder;
 
@@ -208,6 +209,17 @@ static void hear(struct parking *k)
 		if (k->link.state == LINK_RETURNING)
 			k->link.since = k->server->now;
 	}
+}
+
+/* What comes back is to stay, so it need not land in the zone, from which each would have to be
+ * moved. Without fds for that, each is. */
+static void hear(struct parking *k)
+{
+	bool plugged = k->link.state == LINK_RETURNING && fd_zone_plug() == 0;
+
+	hear_messages(k);
+	if (plugged)
+		fd_zone_unplug();
 }
 
 void link_event(struct server *s, uint32_t uid, unsigned mask)
