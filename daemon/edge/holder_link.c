@@ -156,7 +156,7 @@ static void close_socket(struct parking *k)
 		return;
 	(void)poller_remove(k->server->poller, k->link.socket);
 	(void)close(steal_fd(&k->link.socket));
-	k->link.full = false;
+	k->link.full = k->link.begun = k->link.asking = false;
 }
 
 void link_clear(struct parking *k, struct park *p)

@@ -31,7 +31,8 @@ struct holder_link {
 	bool asked;   /* for one, that has not come */
 	bool replace; /* the one that was there is stuck */
 	bool full;    /* its queue; it is watched for room */
-	bool asking;  /* GIVE_BACK is to be sent */
+	bool begun;   /* it was told what comes before all else */
+	bool asking;  /* of which GIVE_BACK is a part */
 	bool spare;   /* the keeper is to hear that the last one is not needed */
 	uint32_t epoch;
 	uint64_t returned;       /* parks that came back */

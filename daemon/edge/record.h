@@ -68,7 +68,7 @@ enum record_op_type {
 	RECORD_CHANGE = 2,    /* a record without texts; its fds without the parked one */
 	RECORD_DROP = 3,      /* struct record_drop: close it */
 	RECORD_GIVE_BACK = 4, /* value: epoch. All parks come back as HOLD, then END */
-	RECORD_CLOSE = 5,     /* fds: keep them until GO; value: a number */
+	RECORD_CLOSE = 5,     /* fds: keep them until GO; value: a number; 0: never GO */
 	RECORD_GO = 6,        /* close those of CLOSE `value` */
 	/* to the loop */
 	RECORD_END = 7,    /* value: the epoch of GIVE_BACK, which is done */

@@ -338,6 +338,12 @@ static int epoll_set_end(struct poller *base, struct poller_set *set)
 	return fd;
 }
 
+static int epoll_set_fd(struct poller *base, struct poller_set *set)
+{
+	(void)base;
+	return set->fd;
+}
+
 static int epoll_open(struct poller *base, struct poller_set *set, int fd, uint64_t tag,
 		      unsigned interest, uint32_t *ret_word)
 {
@@ -582,6 +588,7 @@ const struct poller_backend poller_backend_epoll = {
 	.remove = epoll_remove,
 	.set_new = epoll_set_new,
 	.set_end = epoll_set_end,
+	.set_fd = epoll_set_fd,
 	.open = epoll_open,
 	.close = epoll_close,
 	.arm = epoll_arm,

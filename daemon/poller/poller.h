@@ -66,6 +66,7 @@ struct poller_backend {
 	int (*remove)(struct poller *p, int fd);
 	int (*set_new)(struct poller *p, void *owner, struct poller_set **ret);
 	int (*set_end)(struct poller *p, struct poller_set *set);
+	int (*set_fd)(struct poller *p, struct poller_set *set); /* may be NULL */
 	int (*open)(struct poller *p, struct poller_set *set, int fd, uint64_t tag,
 		    unsigned interest, uint32_t *ret_word);
 	int (*close)(struct poller *p, struct poller_set *set, int fd, uint64_t tag, uint32_t word);
@@ -137,6 +138,12 @@ static inline int poller_set_new(struct poller *p, void *owner, struct poller_se
 static inline int poller_set_end(struct poller *p, struct poller_set *set)
 {
 	return p->backend->set_end(p, set);
+}
+
+/* The fd whose last close ends the registrations; it stays the poller's. -1: there is none. */
+static inline int poller_set_fd(struct poller *p, struct poller_set *set)
+{
+	return p->backend->set_fd ? p->backend->set_fd(p, set) : -1;
 }
 
 /*

@@ -126,6 +126,30 @@ class Holders(unittest.TestCase):
         with open(f"/proc/{self.d.loop()}/status", encoding="ascii") as f:
             return [line for line in f if line.startswith("voluntary_ctxt_switches")]
 
+    @staticmethod
+    def sets(pid):
+        """The numbers under which it has an epoll."""
+        return [fd for fd, what in fds_of(pid).items() if what == "anon_inode:[eventpoll]"]
+
+    def test_set_of_a_dead_loop(self):
+        """Its last copy is the holder's, which closes it for the next loop."""
+        self.other()
+        client = self.again()
+        secret, peer = self.parked(client)
+        holder, = holders(self.d)
+        for _ in range(3):
+            first = until(lambda: self.sets(holder), "a set")
+            self.assertEqual(len(first), 1)
+            self.kill_loop()
+            self.again().sync()
+            until(lambda: len(self.sets(holder)) == 1 and self.sets(holder) != first,
+                  "the set of the next loop alone")
+        self.assertEqual(holders(self.d), [holder])
+        client.close()
+        client = self.again(handle=client.handle)
+        client.call(claim(secret)).check()
+        self.takes(client, secret, peer)
+
     def test_idle_one_ends(self):
         # meanwhile, one that has something to keep, and one that another loop has found idle
         _ = self.other(), self.parked(self.again())

@@ -325,6 +325,10 @@ static void one_that_ends_is_replaced(void **state)
 	f->holder = up(pair[1]);
 	server_take_holder(f->server, uid, up(pair[0]));
 	turn(f);
+	/* the set, for safe keeping; then the parks */
+	assert_int_equal(record_message_receive(&f->message, f->holder, MSG_DONTWAIT), 1);
+	assert_int_equal(f->message.n_fds, 1);
+	record_message_clear(&f->message);
 	assert_int_equal(record_message_receive(&f->message, f->holder, MSG_DONTWAIT), 1);
 	assert_int_equal(f->message.n_fds, PARKS);
 	record_message_clear(&f->message);
