@@ -119,6 +119,21 @@ static enum wire_kind kind_of(int fd)
 	return errno == EBADF ? WIRE_KIND_FILE : kind_of_file(fd);
 }
 
+bool admission_is_plain(int fd, enum wire_kind *ret_kind)
+{
+	int family, type;
+	socklen_t length = sizeof(family);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &family, &length) < 0)
+		return false;
+	*ret_kind = kind_of_family(family);
+	length = sizeof(type);
+	if (*ret_kind == WIRE_KIND_UNIX)
+		return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &length) == 0 &&
+		       type != SOCK_SEQPACKET;
+	return *ret_kind != WIRE_KIND_SOCKET;
+}
+
 static bool same_address(const struct admission *a, const struct sockaddr_un *address,
 			 socklen_t length)
 {

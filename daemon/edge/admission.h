@@ -39,6 +39,12 @@ struct admission_rights {
 enum wire_error admission_check(struct admission *a, const struct admission_rights *rights, int fd,
 				enum wire_kind *ret_kind);
 
+/*
+ * Whether fd is a socket of which admission_check() says WIRE_OK to everybody: of a plain family,
+ * and none that could be the daemon's own. For a holder, which has no poller to compare with.
+ */
+bool admission_is_plain(int fd, enum wire_kind *ret_kind);
+
 /* A new datagram is looked at. */
 void admission_begin(struct admission *a);
 

@@ -53,7 +53,7 @@ struct record {
 	uint8_t local_length;
 	uint8_t peer_length;
 	uint8_t interest;
-	uint8_t kind;  /* enum wire_kind */
+	uint8_t kind;  /* enum wire_kind; to the loop: 0, or the holder vouches for it */
 	uint8_t state; /* enum record_state */
 	uint8_t answered;
 	uint8_t timed_out;

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "daemon/edge/admission.h"
 #include "daemon/util/cleanup.h"
 
 /*
@@ -114,6 +115,16 @@ static struct holding *holding_new(const struct record_op *op)
 	return h;
 }
 
+/* What the loop need not look at again: see holder_hear.c. */
+static void vouch(struct holding *h)
+{
+	enum wire_kind kind;
+
+	h->record.kind = WIRE_KIND_UNKNOWN;
+	if (admission_is_plain(h->fds[0], &kind))
+		h->record.kind = (uint8_t)kind;
+}
+
 /* Into the tree and to the end of the list, or to where the one stands that it replaces. */
 static bool insert(struct holder_table *t, struct holding *h, struct holding **place)
 {
@@ -149,6 +160,7 @@ int holder_table_hold(struct holder_table *t, const struct record_op *op, int *f
 		return -ENOMEM;
 	}
 	h->fds[0] = steal_fd(&fds[0]);
+	vouch(h);
 	take_pidfds(&h->record, fds + 1, h->fds);
 	if (old)
 		free_park(t, old);
@@ -166,6 +178,7 @@ static bool has_same_texts(const struct record *a, const struct record *b)
 int holder_table_change(struct holder_table *t, const struct record_op *op, int *fds)
 {
 	struct holding **place = find(t, op->record->token);
+	uint8_t kind;
 	int old[2];
 
 	if (!place)
@@ -175,7 +188,9 @@ int holder_table_change(struct holder_table *t, const struct record_op *op, int 
 	if (!has_same_texts(&(*place)->record, op->record))
 		return -EINVAL;
 	memcpy(old, (*place)->fds + 1, sizeof(old));
+	kind = (*place)->record.kind;
 	(*place)->record = *op->record;
+	(*place)->record.kind = kind;
 	take_pidfds(op->record, fds, (*place)->fds);
 	close_all(t, old, 2);
 	return 0;

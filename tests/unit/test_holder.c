@@ -10,11 +10,13 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 
 #include "daemon/keeper/holder_table.h"
 #include "holder_fixture.h"
+#include "protocol/wire.h"
 
 enum {
 	UID = 1000,
@@ -205,6 +207,7 @@ static void the_newest_word_counts(void **state)
 	give_back(f->holder.socket, 1, ret);
 	assert_int_equal(ret->n, 1);
 	check_returned(ret, 1, readers[0]);
+	handed.kind = WIRE_KIND_UNKNOWN; /* a pipe: that is for the loop to see */
 	assert_memory_equal(&ret->records[0], &handed, sizeof(handed));
 	assert_int_equal(fd_same_description(ret->fds[0][1], event), 1);
 	assert_int_equal(fd_same_description(ret->fds[0][2], event), 1);
@@ -228,6 +231,50 @@ static void the_newest_word_counts(void **state)
 	(void)close(fds[0]);
 	(void)close(readers[0]);
 	(void)close(event);
+}
+
+static int new_socket(int family, int type)
+{
+	int fd = socket(family, type | SOCK_CLOEXEC, 0);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* It vouches for plain sockets, whatever it was told that they are, and for nothing else. */
+static void it_says_what_is_a_plain_socket(void **state)
+{
+	struct fixture *f = *state;
+	struct returned *ret = &f->returned;
+	struct {
+		int fd;
+		enum wire_kind told, kind;
+	} rows[] = {
+		{new_socket(AF_INET, SOCK_STREAM), WIRE_KIND_INET, WIRE_KIND_INET},
+		{new_socket(AF_UNIX, SOCK_STREAM), WIRE_KIND_PIPE, WIRE_KIND_UNIX},
+		{new_socket(AF_NETLINK, SOCK_RAW), WIRE_KIND_UNKNOWN, WIRE_KIND_NETLINK},
+		/* it could be the daemon's own */
+		{new_socket(AF_UNIX, SOCK_SEQPACKET), WIRE_KIND_UNIX, WIRE_KIND_UNKNOWN},
+		{epoll_create1(EPOLL_CLOEXEC), WIRE_KIND_INET, WIRE_KIND_UNKNOWN},
+		{eventfd(0, EFD_CLOEXEC), WIRE_KIND_UNIX, WIRE_KIND_UNKNOWN},
+	};
+	enum { N = sizeof(rows) / sizeof(rows[0]) };
+
+	for (unsigned i = 0; i < N; i++) {
+		struct record r = record_of(i + 1);
+
+		r.kind = (uint8_t)rows[i].told;
+		send_record(f->holder.socket, RECORD_HOLD, &r, &rows[i].fd);
+		(void)close(rows[i].fd);
+		r.serial++;
+		r.kind = WIRE_KIND_INET;
+		send_record(f->holder.socket, RECORD_CHANGE, &r, NULL);
+	}
+	give_back(f->holder.socket, 1, ret);
+	assert_int_equal(ret->n, N);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(ret->records[find_returned(ret, i + 1)].kind, rows[i].kind);
+	returned_clear(ret);
 }
 
 static void what_does_not_fit_is_ignored(void **state)
@@ -726,6 +773,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_thousand_parks_come_back),
 		TEST(the_newest_word_counts),
+		TEST(it_says_what_is_a_plain_socket),
 		TEST(what_does_not_fit_is_ignored),
 		TEST(a_drop_can_shut_down),
 		TEST(giving_and_sending_at_once_is_no_deadlock),
