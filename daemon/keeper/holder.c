@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <linux/sockios.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -250,6 +251,8 @@ static void give(struct holder *h)
 	}
 	h->failures = 0;
 	h->table.given = next;
+	/* the loop was woken on this core, and others may be idle: it, and not this one, has a hurry */
+	(void)sched_yield();
 	h->giving = !last;
 	if (last)
 		holder_table_close_orphans(&h->table);
