@@ -50,6 +50,8 @@ void handing_sent(struct connection *c)
 		return;
 	while ((p = TAILQ_FIRST(&c->unanswered))) {
 		parking_queue(p, NULL);
+		if (!p->answered) /* else a claim has said so */
+			p->caller_flags |= PARKING_MAY_WAIT;
 		parks_answered(c->server->parks, p);
 	}
 	parking_sync(c->server);

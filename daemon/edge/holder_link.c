@@ -29,6 +29,7 @@
 #define PATIENCE INT64_C(2000000000) /* ns that a holder may take nothing */
 /* ns that it may say nothing while it gives back: nobody else has what it has */
 #define PATIENCE_TO_RETURN INT64_C(60000000000)
+#define LATE INT64_C(5000000) /* ns that a change which is not urgent may wait for another one */
 #define IDLE INT64_C(10000000000) /* ns that it stays with nothing to keep */
 
 struct parking *link_find(const struct server *s, uint32_t uid)
@@ -161,13 +162,48 @@ static void close_socket(struct parking *k)
 
 void link_clear(struct parking *k, struct park *p)
 {
-	if (p->caller_flags & PARKING_DIRTY)
+	if (p->caller_flags & PARKING_LATE)
+		TAILQ_REMOVE(&k->link.late, p, dirty);
+	else if (p->caller_flags & PARKING_DIRTY)
 		TAILQ_REMOVE(&k->link.dirty, p, dirty);
-	p->caller_flags &= ~(uint32_t)PARKING_DIRTY;
+	p->caller_flags &= ~(uint32_t)(PARKING_DIRTY | PARKING_LATE);
+	if (TAILQ_EMPTY(&k->link.late))
+		k->link.late_until = 0;
+}
+
+static void mark_late(struct parking *k, struct park *p)
+{
+	if (TAILQ_EMPTY(&k->link.late))
+		k->link.late_until = k->server->now + LATE;
+	TAILQ_INSERT_TAIL(&k->link.late, p, dirty);
+	p->caller_flags |= PARKING_DIRTY | PARKING_LATE;
+}
+
+void link_hurry(struct parking *k, struct park *p)
+{
+	if (p->caller_flags & PARKING_LATE)
+		link_mark(k, p);
+}
+
+void link_hurry_all(struct parking *k)
+{
+	struct park *p;
+
+	while ((p = TAILQ_FIRST(&k->link.late)))
+		link_hurry(k, p);
 }
 
 void link_mark(struct parking *k, struct park *p)
 {
+	bool may_wait = p->caller_flags & PARKING_MAY_WAIT;
+
+	p->caller_flags &= ~(uint32_t)PARKING_MAY_WAIT;
+	if (may_wait && !(p->caller_flags & PARKING_DIRTY) && p->caller_flags & PARKING_HELD) {
+		mark_late(k, p);
+		return;
+	}
+	if (p->caller_flags & PARKING_LATE)
+		link_clear(k, p);
 	if (!(p->caller_flags & PARKING_DIRTY))
 		TAILQ_INSERT_TAIL(&k->link.dirty, p, dirty);
 	p->caller_flags |= PARKING_DIRTY;
@@ -202,6 +238,7 @@ void link_lose(struct parking *k, bool stuck)
 void link_init(struct parking *k)
 {
 	TAILQ_INIT(&k->link.dirty);
+	TAILQ_INIT(&k->link.late);
 	TAILQ_INIT(&k->link.waiting);
 	k->link.socket = -1;
 	k->link.state = LINK_NONE;
@@ -333,6 +370,8 @@ int64_t link_next_time(const struct server *s)
 			next = k->link.again;
 		if (k->link.idle != 0 && k->link.idle + IDLE < next)
 			next = k->link.idle + IDLE;
+		if (k->link.late_until != 0 && k->link.late_until < next)
+			next = k->link.late_until;
 	}
 	return next;
 }
@@ -356,6 +395,8 @@ void link_expire(struct server *s)
 			spare(k);
 		if (k->link.again != 0 && k->link.again <= s->now)
 			s->parks_changed = true;
+		if (k->link.late_until != 0 && k->link.late_until <= s->now)
+			link_hurry_all(k);
 		if (k->link.since == 0 || k->link.since + patience(k) > s->now)
 			continue;
 		if (k->link.state == LINK_ABSENT) {

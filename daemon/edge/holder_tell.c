@@ -190,8 +190,7 @@ static void flush(struct parking *k)
 {
 	int r = 0;
 
-	if (k->link.state == LINK_ABSENT || k->link.state == LINK_SPARED || k->link.full ||
-	    k->link.again > k->server->now)
+	if (k->link.socket < 0 || k->link.full || k->link.again > k->server->now)
 		return;
 	k->link.again = 0;
 	if (!k->link.begun) {
@@ -199,6 +198,8 @@ static void flush(struct parking *k)
 		k->link.begun = r == 0;
 		k->link.asking &= r < 0;
 	}
+	if (!TAILQ_EMPTY(&k->link.dirty))
+		link_hurry_all(k);
 	while (r == 0 && !TAILQ_EMPTY(&k->link.dirty))
 		r = tell_some(k);
 	if (r == -EAGAIN) {

@@ -85,6 +85,11 @@ void parking_deinit(struct server *s)
 {
 	struct parking *k;
 
+	/* the last word to their holders, which go on without this loop */
+	TAILQ_FOREACH(k, &s->parkings, list)
+	link_hurry_all(k);
+	if (s->parks)
+		link_flush_all(s);
 	for (uint64_t i = 0; i < s->n_park_by_fd; i++)
 		if (s->park_by_fd[i])
 			(void)close((int)i);
@@ -213,12 +218,14 @@ void parking_tell(struct park *p)
 	uint32_t news = (p->ready ? (uint32_t)PARKING_TOLD : 0) |
 			(p->timed_out ? (uint32_t)PARKING_TOLD_TIMEOUT : 0);
 
-	/* not before it is recorded that its PARK was answered: who is told may not know that it has
-	 * to claim it if this loop dies now */
-	if (p->recorded != p->serial)
-		return;
 	if (p->state != PARK_HELD || !p->answered || !(news & ~p->caller_flags) || !c || c->closing)
 		return;
+	/* not before it is recorded that its PARK was answered: who is told may not know that it has
+	 * to claim it if this loop dies now */
+	if (p->recorded != p->serial) {
+		link_hurry(p->owner->caller, p);
+		return;
+	}
 	p->caller_flags |= news;
 	parking_queue(p, &c->entries);
 	sending_queue(c);
@@ -401,6 +408,9 @@ void parking_end_connection(struct connection *c)
 	struct park *p;
 
 	link_forget(c);
+	/* who has its answers and goes may not come back to claim anything */
+	if (c->account && c->account->parking)
+		link_hurry_all(c->account->parking);
 	while ((p = TAILQ_FIRST(&c->unanswered))) {
 		parking_queue(p, NULL);
 		/* who ends the connection without waiting for the answer does not ask again */

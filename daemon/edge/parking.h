@@ -10,6 +10,11 @@
  * The one rule that all files here keep: what a record says is in the holder's queue before anybody
  * outside can see that it happened. A connection whose request changed something is held, neither
  * read nor sent to, until the holder has been told; an fd is sent only when the hand-out is recorded.
+ *
+ * One change is of something outside, and can only be recorded later: that a PARK's answer was sent.
+ * It goes along with whatever its holder is told next, or after some ms, so that PARK costs one
+ * message. Should the loop die before, its maker has to repeat or claim the park, or to die, before
+ * anybody gets it; so nobody is told of the park meanwhile.
  */
 
 #include "connection.h"
@@ -40,7 +45,9 @@ struct holder_link {
 	int64_t again;           /* until then none is tried; 0: now */
 	int64_t since;           /* waits for it; 0: does not */
 	int64_t idle;            /* it has had nothing to keep since then; 0: it has */
+	int64_t late_until;      /* when `late` is told at the latest; 0: it is empty */
 	struct park_queue dirty; /* parks whose record is to be changed */
+	struct park_queue late;  /* of which only that they are answered is not recorded */
 	struct connection_queue waiting;
 };
 
@@ -68,9 +75,11 @@ enum parking_flag {
 	PARKING_REGISTERED = 0x1, /* in the set */
 	PARKING_HELD = 0x2,       /* its holder has it */
 	PARKING_TOLD = 0x4,       /* its entry went to its maker's connection */
-	PARKING_DIRTY = 0x8,
+	PARKING_DIRTY = 0x8,      /* its record is to be changed */
 	PARKING_TOLD_TIMEOUT = 0x10,
-	PARKING_SENDING = 0x20, /* in a queue of hand-outs */
+	PARKING_SENDING = 0x20,  /* in a queue of hand-outs */
+	PARKING_LATE = 0x40,     /* dirty, and not urgent */
+	PARKING_MAY_WAIT = 0x80, /* its next change is not urgent */
 };
 
 /* ---- parking.c ---- */
@@ -168,6 +177,10 @@ void link_deinit(struct parking *k);
 
 /* A record has changed; or is to be deleted, the park being gone. */
 void link_add(struct parking *k, struct park *p);
+
+/* A late change of a record is urgent now. */
+void link_hurry(struct parking *k, struct park *p);
+void link_hurry_all(struct parking *k);
 
 /* Tells all holders what they have to know, as far as they take it. */
 void link_flush_all(struct server *s);

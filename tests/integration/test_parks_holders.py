@@ -13,7 +13,7 @@ import unittest
 
 from daemon import Daemon
 from parks import Fd, connect, fds_of, holders, token, until
-from readyd_client import ConnectionEnded, acknowledge, claim, drop, park, take
+from readyd_client import ConnectionEnded, Error, acknowledge, claim, drop, park, take
 from test_keeper import is_gone
 
 SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
@@ -149,6 +149,34 @@ class Holders(unittest.TestCase):
         client = self.again(handle=client.handle)
         client.call(claim(secret)).check()
         self.takes(client, secret, peer)
+
+    def test_answered_is_recorded_with_the_next_one(self):
+        """That a PARK was answered goes along with what the holder is told next."""
+        self.other()
+        maker = self.again()
+        secret, peer = self.parked(maker)
+        self.parked(maker)  # its answer comes after its own record, and that is it
+        self.kill_loop()
+        self.takes(self.again(), secret, peer)
+
+    def test_answered_is_recorded_by_itself(self):
+        """After some ms, when nothing else is said. Before, its maker has to claim it."""
+        self.other()
+        maker, pause, error = self.again(), 0.002, Error.BUSY
+        while error == Error.BUSY:
+            secret, peer = self.parked(maker)
+            time.sleep(pause)
+            self.kill_loop()
+            client = self.again()
+            error = client.call(take(token=secret)).error
+            if error == Error.BUSY:
+                maker.close()
+                maker = self.again(handle=maker.handle)
+                maker.call(claim(secret)).check()
+                self.takes(client, secret, peer)
+            pause *= 2
+            self.assertLess(pause, 60, "never recorded")
+        self.assertEqual(error, Error.OK)
 
     def test_idle_one_ends(self):
         # meanwhile, one that has something to keep, and one that another loop has found idle

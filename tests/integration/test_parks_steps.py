@@ -50,11 +50,12 @@ class Person(Steady):
             except ConnectionEnded:
                 self.come_back()
 
-    def have_in_hand(self, secret):
+    def have_in_hand(self, secret, meanwhile=lambda: None):
         """TAKE until the HANDOUT is here, and no further."""
         self.takes = True
         while secret not in self.in_hand:
             if (error := self.ask(take(token=secret)).error) == Error.BUSY:
+                meanwhile()
                 continue
             assert error == Error.OK, error
             self.received()
@@ -293,7 +294,9 @@ class Steps(BenchOfDeaths):
 
     def hand_it_back(self):
         secret, _, b = self.parked_by(self.maker)
-        self.assertEqual(self.worker.take(secret, give_back=True), Error.OK)
+        while (error := self.worker.take(secret, give_back=True)) == Error.BUSY:
+            self.notice()
+        self.assertEqual(error, Error.OK)
         self.is_kept(b)
         self.take_by(self.other, secret, b)
 
@@ -307,7 +310,7 @@ class Steps(BenchOfDeaths):
 
     def connection_ends(self):
         secret, _, b = self.parked_by(self.maker)
-        self.worker.have_in_hand(secret)
+        self.worker.have_in_hand(secret, self.maker.notice)
         self.is_kept(b)
         self.worker.in_hand.pop(secret).close()
         self.worker.client.close()
