@@ -185,7 +185,7 @@ int store_remove(struct store *s, const char *name)
 	return send_message(s, text, -1);
 }
 
-int store_barrier(struct store *s)
+int store_begin_barrier(struct store *s)
 {
 	CLEANUP_FD int mine = -1;
 	int ends[2], r;
@@ -195,5 +195,12 @@ int store_barrier(struct store *s)
 	mine = ends[0];
 	r = send_message(s, "BARRIER=1", ends[1]);
 	(void)close(ends[1]);
-	return r < 0 ? r : wait_for(s, mine, 0);
+	return r < 0 ? r : steal_fd(&mine);
+}
+
+int store_barrier(struct store *s)
+{
+	CLEANUP_FD int end = store_begin_barrier(s);
+
+	return end < 0 ? end : wait_for(s, end, 0);
 }

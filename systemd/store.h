@@ -29,7 +29,8 @@ struct store_entry {
 /* A connection to PID 1's socket, for one row of messages. */
 struct store {
 	int fd;
-	int64_t until;                  /* ns, CLOCK_MONOTONIC: no call here waits longer */
+	int64_t until;                  /* ns, CLOCK_MONOTONIC: no call here waits longer. 0: none
+					   waits, and what would is -ETIMEDOUT */
 	void (*waiting)(void *context); /* called twice a second while one waits; or NULL */
 	void *context;
 };
@@ -51,6 +52,9 @@ void store_close(struct store *s);
 /* Each is one message. -ETIMEDOUT: PID 1 took nothing until `until`. Another negative errno. */
 int store_put(struct store *s, const char *name, int fd);
 int store_remove(struct store *s, const char *name);
+
+/* Sends what tells when all that was sent before has been read: an fd that is at its end then. */
+int store_begin_barrier(struct store *s);
 
 /* Waits until all that was sent before has been read. As above. */
 int store_barrier(struct store *s);

@@ -207,6 +207,12 @@ void parks_answered(struct parks *ps, struct park *p)
 	record(ps, p);
 }
 
+void parks_refuse(struct parks *ps, struct park *p)
+{
+	assert(p->state == PARK_HELD && !p->answered);
+	become_gone(ps, p, PARK_END_DROPPED);
+}
+
 int parks_claim(struct parks *ps, struct park_handle *maker, const uint8_t token[PARK_TOKEN_SIZE],
 		struct park **ret)
 {

@@ -146,9 +146,13 @@ struct park {
 	uint32_t caller_flags;
 	uint32_t handout;          /* the serial of the request that it is handed out for */
 	uint64_t recorded;         /* the serial that is in the record */
+	uint64_t stored;           /* durable: the serial that is in the store; 0: none */
+	uint64_t must_store;       /* durable: the serial that has to be */
+	uint64_t ticket;           /* of those that wait for the store, in order */
 	struct park_queue *queued; /* the queue that it is in; NULL: none */
 	TAILQ_ENTRY(park) queue;
 	TAILQ_ENTRY(park) dirty;
+	TAILQ_ENTRY(park) storing;
 };
 
 /* `first_number`: of the first park, and of its serials; both only grow, so that a caller that
@@ -222,6 +226,9 @@ int parks_park(struct parks *ps, struct park_handle *maker, const struct park_ne
 
 /* The answer to its PARK was sent. */
 void parks_answered(struct parks *ps, struct park *p);
+
+/* It could not be stored, and its PARK was not answered: gone, as if dropped; its maker has the fd. */
+void parks_refuse(struct parks *ps, struct park *p);
 
 /* CLAIM: it is this handle's, and answered. -ENOENT. */
 int parks_claim(struct parks *ps, struct park_handle *maker, const uint8_t token[PARK_TOKEN_SIZE],
@@ -308,6 +315,9 @@ void parks_end(struct parks *ps, struct park *p);
 /* The park at the lowest index > *cursor, which moves there; NULL: no more. `owner` NULL: of all.
  * Those that are gone are seen until they are freed. */
 struct park *parks_next(const struct parks *ps, const struct park_owner *owner, uint64_t *cursor);
+
+/* The park at an index, gone or not; NULL: none. */
+struct park *parks_at_index(const struct parks *ps, uint32_t index);
 
 /* All invariants; aborts with a message when one is broken. O(everything). */
 void parks_check(const struct parks *ps);

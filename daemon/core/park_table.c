@@ -369,6 +369,11 @@ struct park *parks_next(const struct parks *ps, const struct park_owner *owner, 
 	return NULL;
 }
 
+struct park *parks_at_index(const struct parks *ps, uint32_t index)
+{
+	return index > 0 && index < ps->end ? ps->places[index].park : NULL;
+}
+
 /* ---- Parks: their life ---- */
 
 /* In the heap and in the tables, for what has an index below `end`. */

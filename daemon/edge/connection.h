@@ -51,6 +51,7 @@ struct connection {
 	struct park_queue entries;       /* parks to be told as ready */
 	struct park_queue handouts;      /* parks to be sent */
 	TAILQ_ENTRY(connection) waiting; /* for the holder */
+	uint64_t ticket;                 /* and for all parks up to this one to be stored */
 	TAILQ_ENTRY(connection) ungreeted;
 	TAILQ_ENTRY(connection) readable;
 	TAILQ_ENTRY(connection) answered;

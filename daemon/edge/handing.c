@@ -125,7 +125,7 @@ int handing_send(struct connection *c)
 	int r;
 
 	while ((p = TAILQ_FIRST(&c->handouts))) {
-		if (p->recorded != p->serial)
+		if (!link_has(p))
 			return 0; /* handing_recorded() comes */
 		parking_step();
 		r = c->peer_gone ? -EPIPE : send_one(c, p);

@@ -139,7 +139,7 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 		return;
 	}
 	p->fd = steal_fd(&fd);
-	p->recorded = p->serial;
+	p->recorded = p->stored = p->serial; /* it was to be stored before it was given back */
 	p->caller_flags = PARKING_HELD;
 	s->park_by_fd[p->fd] = p;
 	parking_note_age(s, p);
@@ -160,6 +160,8 @@ static void returned(struct parking *k)
 	uint32_t index = 0;
 
 	k->link.state = LINK_UP;
+	k->link.unsettled = s->durable;
+	s->parks_changed |= s->durable;
 	while ((c = server_next_connection(s, &index)))
 		if (c->account == k->account && !c->closing)
 			peer_greet(c);
@@ -183,7 +185,14 @@ static void hear_operation(struct parking *k, const struct record_op *op, struct
 		restore(k, op, m);
 	else if (op->type == RECORD_END && current)
 		returned(k);
-	/* all else was meant for an earlier loop */
+	else if (k->link.state != LINK_UP)
+		return; /* it was meant for an earlier loop */
+	else if (op->type == RECORD_STORED)
+		link_note_stored(k, op);
+	else if (op->type == RECORD_LOST)
+		link_note_lost(k, op);
+	else if (op->type == RECORD_SETTLED && op->value == k->link.settlings)
+		link_note_settled(k);
 }
 
 static void hear_message(struct parking *k, struct record_message *m)
@@ -201,6 +210,7 @@ static void hear_message(struct parking *k, struct record_message *m)
 			break;
 	}
 	parking_sync(k->server);
+	link_settle(k);
 }
 
 static void hear_messages(struct parking *k)
@@ -223,7 +233,7 @@ static void hear_messages(struct parking *k)
 		}
 		hear_message(k, m);
 		record_message_clear(m);
-		if (k->link.state == LINK_RETURNING)
+		if (k->link.since != 0)
 			k->link.since = k->server->now;
 	}
 }

@@ -23,13 +23,15 @@
  * it has done what it was told. Spared -> absent: something is parked; the keeper, who hears all
  * in order, makes another one.
  *
- * holder_tell.c has what it is told, holder_hear.c what it says.
+ * holder_tell.c has what it is told, holder_hear.c what it says, holder_store.c what is stored.
  */
 
 #define PATIENCE INT64_C(2000000000) /* ns that a holder may take nothing */
 /* ns that it may say nothing while it gives back: nobody else has what it has */
 #define PATIENCE_TO_RETURN INT64_C(60000000000)
 #define LATE INT64_C(5000000) /* ns that a change which is not urgent may wait for another one */
+/* the same while what it has is being stored: it has a shorter one with systemd, and shows life */
+#define PATIENCE_TO_STORE INT64_C(20000000000)
 #define IDLE INT64_C(10000000000) /* ns that it stays with nothing to keep */
 
 struct parking *link_find(const struct server *s, uint32_t uid)
@@ -45,6 +47,7 @@ void link_hold(struct connection *c, struct parking *k)
 {
 	assert(!c->held && !c->blocked);
 	c->held = k;
+	c->ticket = k->link.tickets;
 	TAILQ_INSERT_TAIL(&k->link.waiting, c, waiting);
 	if (c->session)
 		session_hold(c->session, true);
@@ -79,7 +82,7 @@ static void release(struct connection *c)
 
 static void note_idle(struct parking *k)
 {
-	bool idle = k->link.state == LINK_UP && k->owner->n_parks == 0;
+	bool idle = k->link.state == LINK_UP && k->owner->n_parks == 0 && !k->link.unsettled;
 
 	if (!idle)
 		k->link.idle = 0;
@@ -93,10 +96,13 @@ void link_settle(struct parking *k)
 
 	note_idle(k);
 
-	if (k->link.state == LINK_RETURNING || !TAILQ_EMPTY(&k->link.dirty))
+	if (k->link.state == LINK_RETURNING || k->link.unsettled || !TAILQ_EMPTY(&k->link.dirty))
 		return;
-	k->link.since = 0;
-	while ((c = TAILQ_FIRST(&k->link.waiting)))
+	if (TAILQ_EMPTY(&k->link.storing))
+		k->link.since = 0;
+	else if (k->link.since == 0)
+		k->link.since = k->server->now;
+	while ((c = TAILQ_FIRST(&k->link.waiting)) && link_is_stored(k, c))
 		release(c);
 }
 
@@ -121,7 +127,8 @@ bool link_any_is_returning(const struct server *s)
 
 bool link_is_behind(const struct parking *k)
 {
-	return k && (k->link.state == LINK_RETURNING || !TAILQ_EMPTY(&k->link.dirty));
+	return k && (k->link.state == LINK_RETURNING || k->link.unsettled ||
+		     !TAILQ_EMPTY(&k->link.dirty) || !TAILQ_EMPTY(&k->link.storing));
 }
 
 /* ---- Coming and going ---- */
@@ -222,6 +229,8 @@ void link_lose(struct parking *k, bool stuck)
 
 	close_socket(k);
 	want(k, stuck);
+	k->link.unsettled = s->durable;
+	k->link.settling = false;
 	parking_step();
 	while ((p = parks_next(s->parks, k->owner, &cursor))) {
 		p->caller_flags &= ~(uint32_t)PARKING_HELD;
@@ -230,7 +239,9 @@ void link_lose(struct parking *k, bool stuck)
 			link_mark(k, p);
 			continue;
 		}
+		/* what the store has of it goes before anybody hears of anything */
 		link_clear(k, p);
+		link_clear_store(k, p);
 		parks_end(s->parks, p);
 	}
 }
@@ -239,6 +250,7 @@ void link_init(struct parking *k)
 {
 	TAILQ_INIT(&k->link.dirty);
 	TAILQ_INIT(&k->link.late);
+	TAILQ_INIT(&k->link.storing);
 	TAILQ_INIT(&k->link.waiting);
 	k->link.socket = -1;
 	k->link.state = LINK_NONE;
@@ -300,15 +312,17 @@ bool server_spares_holder(struct server *s, uint32_t *ret_uid)
 }
 
 /* They are told nothing of what has not been recorded. They can come back and repeat it. */
-static void refuse_waiting(struct parking *k)
+void link_refuse_waiting(struct parking *k, uint64_t ticket, const char *text)
 {
-	struct connection *c;
+	struct connection *c, *next;
 
-	while ((c = TAILQ_FIRST(&k->link.waiting))) {
+	for (c = TAILQ_FIRST(&k->link.waiting); c; c = next) {
+		next = TAILQ_NEXT(c, waiting);
+		if (c->ticket < ticket)
+			continue;
 		link_forget(c);
 		sending_end(c);
-		connection_fail(c, WIRE_E_NO_RESOURCES, 0,
-				"no process can be made that keeps this user's parks; try again");
+		connection_fail(c, WIRE_E_NO_RESOURCES, 0, text);
 	}
 }
 
@@ -323,7 +337,9 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 			    "no holder can be made for uid %u, which cannot park now; trying again",
 			    uid);
 		if (k)
-			refuse_waiting(k);
+			link_refuse_waiting(
+				k, 0,
+				"no process can be made that keeps this user's parks; try again");
 		return; /* link_expire() asks again */
 	}
 	if (k && k->link.state == LINK_UP)
@@ -340,6 +356,7 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 	}
 	k->link.state = LINK_UP;
 	k->link.since = 0;
+	k->link.unsettled = s->durable;
 	s->parks_changed = true;
 	parking_step();
 	s->unfinished = true;
@@ -354,7 +371,12 @@ void server_note_left(struct server *s, uint64_t n)
 
 static int64_t patience(const struct parking *k)
 {
-	return k->link.state == LINK_RETURNING ? PATIENCE_TO_RETURN : PATIENCE;
+	if (k->link.state == LINK_RETURNING)
+		return PATIENCE_TO_RETURN;
+	if (k->link.state == LINK_UP && !k->link.full && TAILQ_EMPTY(&k->link.dirty) &&
+	    (k->link.unsettled || !TAILQ_EMPTY(&k->link.storing)))
+		return PATIENCE_TO_STORE;
+	return PATIENCE;
 }
 
 int64_t link_next_time(const struct server *s)

@@ -41,14 +41,33 @@ static int begin(struct parking *k)
 	return r;
 }
 
+/* All parks have been told. */
+static int ask_to_settle(struct parking *k)
+{
+	struct record_batch *b = k->server->buffers.batch;
+	int r;
+
+	record_batch_clear(b);
+	(void)record_batch_add(b, RECORD_SETTLE, ++k->link.settlings, NULL, 0, NULL, 0, NULL, 0);
+	parking_step();
+	r = record_batch_send(b, k->link.socket);
+	parking_step();
+	k->link.settling = r == 0;
+	if (r == 0)
+		k->link.since = k->server->now;
+	return r;
+}
+
 void link_add(struct parking *k, struct park *p)
 {
 	if (p->state == PARK_GONE && !(p->caller_flags & PARKING_HELD)) {
 		link_clear(k, p);
+		link_clear_store(k, p);
 		parks_end(k->server->parks, p);
 	} else if (k->link.state == LINK_NONE) {
 		p->recorded = p->serial;
 	} else {
+		link_store(k, p);
 		link_mark(k, p);
 	}
 }
@@ -102,19 +121,21 @@ static int add_operation(struct record_batch *b, const struct park *p)
 		.serial = p->serial,
 		.shut_down = p->end == PARK_END_EXPIRED,
 	};
+	const uint32_t place = p->caller_flags & PARKING_STORING ? p->index : 0;
 	struct record r;
 	unsigned n = 1;
 	int fds[3] = {p->fd};
 
 	if (p->state == PARK_GONE) {
 		memcpy(drop.token, p->token, sizeof(drop.token));
-		return record_batch_add(b, RECORD_DROP, 0, &drop, sizeof(drop), NULL, 0, NULL, 0);
+		return record_batch_add(b, RECORD_DROP, place, &drop, sizeof(drop), NULL, 0, NULL,
+					0);
 	}
 	fill_record(p, &r, fds, &n);
 	if (p->caller_flags & PARKING_HELD)
-		return record_batch_add(b, RECORD_CHANGE, 0, &r, sizeof(r), NULL, 0, fds + 1,
+		return record_batch_add(b, RECORD_CHANGE, place, &r, sizeof(r), NULL, 0, fds + 1,
 					n - 1);
-	return record_batch_add(b, RECORD_HOLD, 0, &r, sizeof(r), p->text.bytes,
+	return record_batch_add(b, RECORD_HOLD, place, &r, sizeof(r), p->text.bytes,
 				record_text_size(&r), fds, n);
 }
 
@@ -127,7 +148,7 @@ static void told(struct parking *k, unsigned n)
 		link_clear(k, p);
 		p->recorded = p->serial;
 		p->caller_flags |= PARKING_HELD;
-		if (p->state == PARK_GONE)
+		if (p->state == PARK_GONE && !(p->caller_flags & PARKING_STORING))
 			parks_end(k->server->parks, p);
 		else if (p->caller_flags & PARKING_SENDING)
 			handing_recorded(p);
@@ -180,6 +201,7 @@ static void note_trouble(struct parking *k, int r)
 		    "process",
 		    (unsigned long long)p->number, k->account->uid, strerror(-r));
 	link_clear(k, p);
+	link_clear_store(k, p);
 	p->recorded = p->serial;
 	k->link.trouble = s->now;
 	if (p->state == PARK_GONE)
@@ -202,6 +224,8 @@ static void flush(struct parking *k)
 		link_hurry_all(k);
 	while (r == 0 && !TAILQ_EMPTY(&k->link.dirty))
 		r = tell_some(k);
+	if (r == 0 && k->link.state == LINK_UP && k->link.unsettled && !k->link.settling)
+		r = ask_to_settle(k);
 	if (r == -EAGAIN) {
 		link_set_full(k, true);
 		k->link.since = k->server->now;

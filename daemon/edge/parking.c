@@ -36,6 +36,7 @@ int parking_init(struct server *s, const struct server_options *options)
 
 	TAILQ_INIT(&s->parkings);
 	s->has_holders = options->has_holders;
+	s->durable = options->has_holders && options->durable;
 	s->oldest_ends = INT64_MAX;
 	s->buffers.batch = calloc(1, sizeof(*s->buffers.batch));
 	s->buffers.from_holder = calloc(1, sizeof(*s->buffers.from_holder));

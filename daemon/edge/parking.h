@@ -10,6 +10,7 @@
  * The one rule that all files here keep: what a record says is in the holder's queue before anybody
  * outside can see that it happened. A connection whose request changed something is held, neither
  * read nor sent to, until the holder has been told; an fd is sent only when the hand-out is recorded.
+ * Of a durable park the same is true of systemd's store (holder_store.c).
  *
  * One change is of something outside, and can only be recorded later: that a PARK's answer was sent.
  * It goes along with whatever its holder is told next, or after some ms, so that PARK costs one
@@ -31,23 +32,29 @@ enum link_state {
 
 struct holder_link {
 	enum link_state state;
-	int socket;   /* -1: absent */
-	bool wanted;  /* to be asked for */
-	bool asked;   /* for one, that has not come */
-	bool replace; /* the one that was there is stuck */
-	bool full;    /* its queue; it is watched for room */
-	bool begun;   /* it was told what comes before all else */
-	bool asking;  /* of which GIVE_BACK is a part */
-	bool spare;   /* the keeper is to hear that the last one is not needed */
+	int socket;     /* -1: absent */
+	bool wanted;    /* to be asked for */
+	bool asked;     /* for one, that has not come */
+	bool replace;   /* the one that was there is stuck */
+	bool full;      /* its queue; it is watched for room */
+	bool begun;     /* it was told what comes before all else */
+	bool asking;    /* of which GIVE_BACK is a part */
+	bool unsettled; /* it has not stored all, or not removed what an earlier one has stored */
+	bool settling;  /* it was told to */
+	bool spare;     /* the keeper is to hear that the last one is not needed */
 	uint32_t epoch;
-	uint64_t returned;       /* parks that came back */
-	int64_t trouble;         /* messages cannot be sent since; 0: they can */
-	int64_t again;           /* until then none is tried; 0: now */
-	int64_t since;           /* waits for it; 0: does not */
-	int64_t idle;            /* it has had nothing to keep since then; 0: it has */
-	int64_t late_until;      /* when `late` is told at the latest; 0: it is empty */
-	struct park_queue dirty; /* parks whose record is to be changed */
-	struct park_queue late;  /* of which only that they are answered is not recorded */
+	uint64_t returned;         /* parks that came back */
+	int64_t trouble;           /* messages cannot be sent since; 0: they can */
+	int64_t again;             /* until then none is tried; 0: now */
+	int64_t since;             /* waits for it; 0: does not */
+	int64_t idle;              /* it has had nothing to keep since then; 0: it has */
+	int64_t late_until;        /* when `late` is told at the latest; 0: it is empty */
+	int64_t no_store;          /* nothing durable until then; 0: may be */
+	struct park_queue dirty;   /* parks whose record is to be changed */
+	struct park_queue late;    /* of which only that they are answered is not recorded */
+	struct park_queue storing; /* durable ones that wait for the store, by their tickets */
+	uint64_t tickets;          /* the last one */
+	uint32_t settlings;        /* the number of the last one */
 	struct connection_queue waiting;
 };
 
@@ -80,6 +87,7 @@ enum parking_flag {
 	PARKING_SENDING = 0x20,  /* in a queue of hand-outs */
 	PARKING_LATE = 0x40,     /* dirty, and not urgent */
 	PARKING_MAY_WAIT = 0x80, /* its next change is not urgent */
+	PARKING_STORING = 0x100, /* waits for the store */
 };
 
 /* ---- parking.c ---- */
@@ -168,7 +176,7 @@ void peer_detach(struct connection *c);
 void peer_end_idle(struct server *s);
 struct peer *peer_of_handle(const struct park_handle *h);
 
-/* ---- holder_link.c ---- */
+/* ---- holder_link.c, holder_tell.c, holder_hear.c, holder_store.c ---- */
 
 void link_init(struct parking *k);
 /* The holder of earlier loops, which has to give back what it has. */
@@ -181,6 +189,11 @@ void link_add(struct parking *k, struct park *p);
 /* A late change of a record is urgent now. */
 void link_hurry(struct parking *k, struct park *p);
 void link_hurry_all(struct parking *k);
+/* Whether its record is where it has to be before the fd may be sent. */
+bool link_has(const struct park *p);
+
+/* Whether nothing durable can be parked for a moment. */
+bool link_refuses_durable(const struct account *account);
 
 /* Tells all holders what they have to know, as far as they take it. */
 void link_flush_all(struct server *s);

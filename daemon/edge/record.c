@@ -143,7 +143,7 @@ static const char *check_op(enum record_op_type type, const void *payload, size_
 	const struct record *r = payload;
 	const char *reason = NULL;
 
-	if (type < RECORD_HOLD || type > RECORD_LOST)
+	if (type < RECORD_HOLD || type > RECORD_SETTLED)
 		return "its kind is not known";
 	if (payload_size != payload_size_of(type))
 		return "it is cut short";

@@ -18,7 +18,7 @@
 #define RECORD_MAGIC UINT32_C(0x52594850)
 
 enum {
-	RECORD_VERSION = 1, /* of the records and of all messages here */
+	RECORD_VERSION = 2, /* of the records and of all messages here */
 	RECORD_TEXT_MAX = 255 + 255 + 2048 + 128 + 128,
 	RECORD_MESSAGE_MAX = 64 * 1024,
 	RECORD_FDS_MAX = 253,
@@ -62,6 +62,10 @@ struct record {
 	uint8_t reserved[7];
 };
 
+/*
+ * The value of HOLD, CHANGE and DROP is 0; or, of a durable park, what STORED or LOST is to say again
+ * when this is in the store, or out of it.
+ */
 enum record_op_type {
 	/* to the holder */
 	RECORD_HOLD = 1,      /* a record, its texts, its fds: a new park, or all of an old one */
@@ -73,7 +77,11 @@ enum record_op_type {
 	/* to the loop */
 	RECORD_END = 7,    /* value: the epoch of GIVE_BACK, which is done */
 	RECORD_STORED = 8, /* struct record_drop: that change of a durable park is in the store */
-	RECORD_LOST = 9,   /* struct record_drop: it could not be stored; value: errno */
+	RECORD_LOST = 9,   /* struct record_drop: it cannot be stored */
+	/* to the holder: it has all parks now, so what an earlier holder of this uid has stored can go;
+	 * value: a number. Back from it: that is done */
+	RECORD_SETTLE = 10,
+	RECORD_SETTLED = 11,
 };
 
 struct record_drop {

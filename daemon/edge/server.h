@@ -53,6 +53,7 @@ struct server_options {
 	const struct server_holder *holders; /* of earlier loops; their sockets are taken over */
 	size_t n_holders;
 	bool has_holders; /* somebody makes them; else parks die with this process */
+	bool durable;     /* they have a store (systemd's), which outlives them all */
 	struct log *log;
 };
 

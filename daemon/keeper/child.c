@@ -57,6 +57,7 @@ static _Noreturn void be_loop(struct keeper *k, int channel, struct progress_pag
 	int r;
 
 	options.has_holders = true;
+	options.durable = k->holders.ledger != NULL;
 	options.listener.bound = false; /* the path stays the keeper's */
 	k->settings.config = (struct config){0};
 	(void)close(k->signal_fd);

@@ -10,16 +10,19 @@
 #include <unistd.h>
 
 #include "daemon/util/cleanup.h"
+#include "protocol/wire.h"
 
 /*
  * Storing. PID 1 compares each new fd with all that it has, so entries are few and large: as many
  * parks as go into a message. Only the reading end is stored, and the other one is closed: nobody
  * can add anything.
  *
- * Taking. A depot is looked at first (MSG_PEEK makes copies of its fds) and emptied only when it is
- * out of the store: until then its parks would come back, should everything be killed. And its last
+ * Taking. A depot is looked at (MSG_PEEK makes copies of its fds) and stays as it is until it is out
+ * of the store: until then its parks would come back, should everything be killed. And its last
  * close is ours, never PID 1's, since what lies in it closes with it and may make its closer wait.
- * Only then does the holder serve: nothing is handed out of which a copy is still stored.
+ * Depots with nothing but durable parks stay in the store. The others go, the durable ones in them
+ * being stored anew, and only then does the holder serve: nothing is handed out of which a copy is
+ * stored that should not be.
  *
  * Who may store. At the end of the service a holder may have been replaced a moment ago: then
  * what it has is old, and may have been taken since. So it looks at its office after each entry that
@@ -47,19 +50,12 @@ static int64_t clock_now(void)
 	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
 }
 
-static int open_store(const struct depots *d, struct store *ret, int64_t patience)
-{
-	ret->waiting = d->waiting;
-	ret->context = d->context;
-	return store_open(ret, clock_now() + patience);
-}
-
 /* ---- Taking ---- */
 
 struct taking {
-	struct depots *d;
-	struct holder_table *table;
+	struct durable *d;
 	struct record_message *message;
+	struct depot *depot;
 	const char *reason; /* of the first thing in a depot that cannot be used; NULL: none yet */
 	size_t n_refused;
 };
@@ -88,17 +84,25 @@ static void tell_refused(const struct taking *t, uint32_t serial)
 
 static void take_park(struct taking *t, const struct record_op *op)
 {
+	struct holding *h;
 	int r;
 
 	if (op->type != RECORD_HOLD) {
 		complain(t, "it is no park");
-	} else if (op->record->uid != t->d->uid) {
-		complain(t, "it is another user's");
-	} else {
-		r = holder_table_hold(t->table, op, t->message->fds + op->first_fd);
-		if (r < 0 && r != -ESTALE) /* the newer of two is there */
-			complain(t, strerror(-r));
+		return;
 	}
+	if (op->record->uid != t->d->uid) {
+		complain(t, "it is another user's");
+		return;
+	}
+	r = holder_table_hold(t->d->table, op, t->message->fds + op->first_fd);
+	if (r < 0 && r != -ESTALE) /* the newer of two is there */
+		complain(t, strerror(-r));
+	h = r < 0 ? NULL : holder_table_find(t->d->table, op->record->token);
+	if (h && (h->record.flags & WIRE_PARK_DURABLE))
+		durable_join(t->depot, h);
+	else
+		t->depot->stale = true;
 }
 
 static void take_depot(struct taking *t, int fd)
@@ -119,66 +123,49 @@ static void take_depot(struct taking *t, int fd)
 	record_message_clear(t->message);
 }
 
-/* All that the ledger has of this uid goes out of the store. */
-static int clear_store(const struct depots *d)
+static void take_entry(struct taking *t, struct store_entry *e)
 {
-	char name[STORE_NAME_SIZE];
-	struct store s;
-	uint32_t serial;
-	size_t cursor = 0;
-	int r = open_store(d, &s, PATIENCE_AT_START);
-
-	while (r == 0 && ledger_next(d->ledger, d->uid, &cursor, &serial)) {
-		store_name(d->uid, serial, name);
-		r = store_remove(&s, name);
+	t->reason = NULL;
+	t->n_refused = 0;
+	t->depot = durable_adopt(t->d, e->serial, e->fd);
+	if (!t->depot) {
+		log_error(t->d->log, "uid %u: an entry of systemd's store is left there: %s",
+			  t->d->uid, strerror(ENOMEM));
+		(void)close(steal_fd(&e->fd));
+		return;
 	}
-	if (r == 0)
-		r = store_barrier(&s);
-	store_close(&s);
-	cursor = 0;
-	while (r == 0 && ledger_next(d->ledger, d->uid, &cursor, &serial))
-		ledger_release(d->ledger, d->uid, serial);
-	return r;
+	take_depot(t, steal_fd(&e->fd));
+	t->depot->full = t->depot->n > RECORD_FDS_MAX / 2;
+	t->depot->stale |= t->n_refused > 0 || t->depot->n == 0;
+	tell_refused(t, e->serial);
 }
 
-void depots_take(struct depots *d, struct holder_table *t, struct record_message *m,
-		 struct store_entry *entries, size_t n)
+void depots_take(struct durable *d, struct record_message *m, struct store_entry *entries, size_t n)
 {
-	struct taking taking = {.d = d, .table = t, .message = m};
-	uint32_t serial;
-	size_t cursor = 0;
+	struct taking taking = {.d = d, .message = m};
 	int r;
 
-	if (!d->ledger || !ledger_next(d->ledger, d->uid, &cursor, &serial))
+	if (!d->ledger)
 		return;
-	for (size_t i = 0; i < n; i++) {
-		if (entries[i].uid != d->uid)
-			continue;
-		taking.reason = NULL;
-		taking.n_refused = 0;
-		take_depot(&taking, entries[i].fd);
-		tell_refused(&taking, entries[i].serial);
-	}
-	if (t->n > 0)
+	for (size_t i = 0; i < n; i++)
+		if (entries[i].uid == d->uid)
+			take_entry(&taking, &entries[i]);
+	if (d->table->n > 0)
 		log_notice(d->log, "uid %u: %zu parks come back from systemd's store", d->uid,
-			   t->n);
-	r = clear_store(d);
+			   d->table->n);
+	r = durable_finish(d, clock_now() + PATIENCE_AT_START);
+	durable_close(d);
 	if (r < 0)
 		log_error(d->log,
 			  "uid %u: its parks are here, and systemd may still have copies (%s), so "
-			  "that "
-			  "their peers see no end: systemctl restart readyd when systemd answers",
+			  "that their peers see no end, until it answers",
 			  d->uid, strerror(-r));
-	for (size_t i = 0; i < n; i++)
-		if (entries[i].uid == d->uid)
-			(void)close(steal_fd(&entries[i].fd));
 }
 
 /* ---- Storing ---- */
 
 struct storing {
-	struct depots *d;
-	struct record_batch *batch;
+	struct durable *d;
 	struct store store;
 	uint32_t serials[STORE_MAX]; /* that were sent */
 	size_t n_serials;
@@ -189,27 +176,16 @@ struct storing {
 	const struct holding *next;
 };
 
-/* Fills the batch with at most max parks from ->next on. Returns how many; *ret: the one behind. */
-static unsigned fill(struct storing *s, unsigned max, const struct holding **ret)
+int depot_add(struct record_batch *b, const struct holding *h)
 {
-	const struct holding *p = s->next;
-	unsigned n = 0;
+	int fds[3];
+	unsigned n = holding_fds(h, fds);
 
-	record_batch_clear(s->batch);
-	for (; p && n < max; p = TAILQ_NEXT(p, list), n++) {
-		int fds[3];
-		unsigned n_fds = holding_fds(p, fds);
-
-		if (record_batch_add(s->batch, RECORD_HOLD, 0, &p->record, sizeof(p->record),
-				     p->text, record_text_size(&p->record), fds, n_fds) < 0)
-			break;
-	}
-	*ret = p;
-	return n;
+	return record_batch_add(b, RECORD_HOLD, 0, &h->record, sizeof(h->record), h->text,
+				record_text_size(&h->record), fds, n);
 }
 
-/* A depot of what is in the batch: its reading end, or a negative errno. */
-static int make_depot(const struct record_batch *b)
+int depot_make(const struct record_batch *b)
 {
 	int size = 4 * RECORD_MESSAGE_MAX, ends[2], r;
 
@@ -224,10 +200,37 @@ static int make_depot(const struct record_batch *b)
 	return r;
 }
 
+/* The next one that is in no depot yet. */
+static const struct holding *not_stored(const struct holding *h)
+{
+	while (h && h->stored.depot)
+		h = TAILQ_NEXT(h, list);
+	return h;
+}
+
+static const struct holding *behind(const struct holding *h)
+{
+	return not_stored(TAILQ_NEXT(h, list));
+}
+
+/* Fills the batch with at most max parks from ->next on. Returns how many; *ret: the one behind. */
+static unsigned fill(struct storing *s, unsigned max, const struct holding **ret)
+{
+	const struct holding *p = s->next;
+	unsigned n = 0;
+
+	record_batch_clear(s->d->batch);
+	for (; p && n < max; p = behind(p), n++)
+		if (depot_add(s->d->batch, p) < 0)
+			break;
+	*ret = p;
+	return n;
+}
+
 /* -ENOSPC: the store is full. -EPERM: this holder was replaced. */
 static int put_depot(struct storing *s, int depot)
 {
-	struct depots *d = s->d;
+	struct durable *d = s->d;
 	char name[STORE_NAME_SIZE];
 	uint32_t serial;
 	int r = ledger_claim(d->ledger, d->uid, &serial);
@@ -258,9 +261,9 @@ static void lose(struct storing *s, unsigned n, int r)
  * parked, one fd may be such that it cannot be sent. Returns how many to try next; 0: no more. */
 static unsigned store_some(struct storing *s, unsigned max)
 {
-	const struct holding *behind;
-	unsigned n = fill(s, max, &behind);
-	CLEANUP_FD int depot = n > 0 ? make_depot(s->batch) : -EINVAL;
+	const struct holding *next;
+	unsigned n = fill(s, max, &next);
+	CLEANUP_FD int depot = n > 0 ? depot_make(s->d->batch) : -EINVAL;
 	int r;
 
 	if (depot < 0 && n > 1)
@@ -270,13 +273,13 @@ static unsigned store_some(struct storing *s, unsigned max)
 		return 0;
 	if (n == 0) { /* what the holder has fits into a message: it came in one */
 		n = 1;
-		behind = TAILQ_NEXT(s->next, list);
+		next = behind(s->next);
 	}
 	if (r < 0)
 		lose(s, n, r);
 	else
 		s->n_parks += n;
-	s->next = behind;
+	s->next = next;
 	return max < RECORD_FDS_MAX / 2 ? 2 * max : RECORD_FDS_MAX;
 }
 
@@ -295,7 +298,7 @@ static void take_back(struct storing *s)
 
 static void tell(const struct storing *s)
 {
-	const struct depots *d = s->d;
+	const struct durable *d = s->d;
 
 	if (s->n_full > 0)
 		log_error(
@@ -312,12 +315,11 @@ static void tell(const struct storing *s)
 			   s->n_parks, s->n_serials);
 }
 
-static void store_all(struct storing *s, const struct holder_table *t)
+static void store_all(struct storing *s)
 {
 	unsigned max = RECORD_FDS_MAX;
 	int r;
 
-	s->next = TAILQ_FIRST(&t->parks);
 	while (s->next && max > 0)
 		max = store_some(s, max);
 	/* PID 1 asks the kernel which unit the sender belongs to: it has to be there until then */
@@ -333,25 +335,59 @@ static void store_all(struct storing *s, const struct holder_table *t)
 		take_back(s);
 }
 
-void depots_store(struct depots *d, const struct holder_table *t, struct record_batch *b)
+/* What is durable is there, or will be in a moment. */
+static void store_durable(struct durable *d, int64_t until)
 {
+	size_t n = 0;
+	const struct depot *depot;
+	int r = durable_finish(d, until);
+
+	TAILQ_FOREACH(depot, &d->stored, list)
+	n += depot->n;
+	if (r < 0)
+		log_error(d->log,
+			  "uid %u: systemd does not say that it has the durable parks (%s): some "
+			  "may be lost, or come back as they were before",
+			  d->uid, strerror(-r));
+	else if (n > 0)
+		log_notice(d->log, "uid %u: systemd keeps %zu durable parks", d->uid, n);
+}
+
+static void store_others(struct durable *d, int64_t until)
+{
+	const struct holding *first = not_stored(TAILQ_FIRST(&d->table->parks));
 	struct storing *s;
 	int r = -ENOMEM;
 
-	if (!d->ledger || t->n == 0 || !ledger_in_office(d->ledger, d->uid, d->term))
+	if (!first)
 		return;
 	s = calloc(1, sizeof(*s));
 	if (s) {
 		s->d = d;
-		s->batch = b;
-		r = open_store(d, &s->store, PATIENCE_AT_END);
+		s->next = first;
+		s->store = (struct store){.waiting = d->waiting, .context = d->context};
+		r = store_open(&s->store, until);
 	}
 	if (r == 0) {
-		store_all(s, t);
+		store_all(s);
 		store_close(&s->store);
 	} else {
 		log_error(d->log, "uid %u: its %zu parks are lost, no socket to systemd: %s",
-			  d->uid, t->n, strerror(-r));
+			  d->uid, d->table->n, strerror(-r));
 	}
 	free(s);
+}
+
+void depots_store(struct durable *d)
+{
+	int64_t until = clock_now() + PATIENCE_AT_END;
+
+	if (!d->ledger)
+		return;
+	if (!ledger_in_office(d->ledger, d->uid, d->term)) {
+		durable_resign(d, until);
+		return;
+	}
+	store_durable(d, until);
+	store_others(d, until);
 }

@@ -26,7 +26,8 @@
  * what a loop sent stays in the queue when that loop dies, and the end of the socket is the end of
  * the whole daemon.
  *
- * It waits in one ppoll(2), without a time: an idle holder makes no system call. A close or shutdown
+ * It waits in one ppoll(2), where nothing is being stored without a time: an idle holder makes no
+ * system call. A close or shutdown
  * may block for as long as a client likes, with everything that comes later waiting behind it: that
  * is what this process is for. The loop, whose queue gets full then, leaves it alone and has another
  * one made. Only a socket that lingers, which an honest client may have, too, is closed by a child
@@ -43,6 +44,9 @@
  * sockets; too many under way). So they are tried one by one, and what fails for seconds while the
  * loop has read everything else stays behind, with a line in the log.
  *
+ * What is durable it gives to systemd as it comes (durable.h), without waiting; it does not give back
+ * before what an earlier loop has waited for is stored. Whoever waits for PID 1 shows life meanwhile.
+ *
  * SIGTERM ends it, after it has read what was sent before. The signal is let in while it works, so
  * that it cuts a lingering close short, and is blocked only between the look at the flag and the
  * ppoll, which lets it in again. From then on it closes nothing by itself: the kernel does when the
@@ -55,6 +59,8 @@
  */
 
 #define MILLISECOND INT64_C(1000000)
+#define SIGN_OF_LIFE (500 * MILLISECOND)
+#define PUT_OFF_MAX (9000 * MILLISECOND)
 
 enum {
 	MESSAGES_A_TURN = 64,
@@ -75,9 +81,11 @@ struct holder {
 	/* giving back */
 	bool giving;
 	uint32_t epoch;
+	bool asked; /* for it, by a loop; it is put off until that time, ns */
+	int64_t put_off;
 	unsigned failures; /* in a row, to send what is next */
 	struct log_site damaged, stale, lost;
-	struct depots depots;
+	struct durable durable;
 	struct record_batch batch;
 	struct record_message message;
 };
@@ -102,6 +110,10 @@ static void tell_result(struct holder *h, const struct record_op *op, int r)
 			    "the holder of uid %u is out of memory: a park of it does not "
 			    "survive the loop",
 			    h->uid);
+		if (op->value != 0) { /* the loop would wait for ever: another one may do better */
+			h->ended = true;
+			h->status = 1;
+		}
 		return;
 	case -ENOENT:
 		if (op->type == RECORD_DROP) /* it may have been dropped before */
@@ -116,35 +128,66 @@ static void tell_result(struct holder *h, const struct record_op *op, int r)
 	}
 }
 
-static void begin_to_give(struct holder *h, uint32_t epoch)
+/* A new loop. What is durable is to be in the store, or out of it, before anybody hears of it. */
+static void note_request(struct holder *h, uint32_t epoch)
 {
-	h->giving = true;
+	durable_orphan(&h->durable);
+	h->giving = false;
+	h->asked = true;
+	h->put_off = clock_now() + PUT_OFF_MAX;
 	h->epoch = epoch;
+	holder_table_orphan(&h->table);
+}
+
+static void begin_to_give(struct holder *h)
+{
+	h->asked = false;
+	h->giving = true;
 	h->failures = 0;
 	h->table.given = TAILQ_FIRST(&h->table.parks);
-	holder_table_orphan(&h->table);
+}
+
+/* HOLD and CHANGE. */
+static int take_record(struct holder *h, const struct record_op *op, int *fds)
+{
+	int r;
+
+	if (op->record->uid != h->uid)
+		return -EPERM;
+	r = op->type == RECORD_HOLD ? holder_table_hold(&h->table, op, fds)
+				    : holder_table_change(&h->table, op, fds);
+	if (r == 0)
+		durable_note(&h->durable, holder_table_find(&h->table, op->record->token),
+			     op->value);
+	return r;
+}
+
+static int drop(struct holder *h, const struct record_op *op)
+{
+	struct holding *p = holder_table_find(&h->table, op->drop->token);
+	int r = durable_note_drop(&h->durable, p, op->drop, op->value);
+
+	return r < 0 ? r : holder_table_drop(&h->table, op->drop);
 }
 
 static int execute(struct holder *h, const struct record_op *op, int *fds)
 {
 	switch (op->type) {
 	case RECORD_HOLD:
-		if (op->record->uid != h->uid)
-			return -EPERM;
-		return holder_table_hold(&h->table, op, fds);
 	case RECORD_CHANGE:
-		if (op->record->uid != h->uid)
-			return -EPERM;
-		return holder_table_change(&h->table, op, fds);
+		return take_record(h, op, fds);
 	case RECORD_DROP:
-		return holder_table_drop(&h->table, op->drop);
+		return drop(h, op);
 	case RECORD_CLOSE:
 		return holder_table_keep(&h->table, op->value, fds, op->n_fds);
 	case RECORD_GO:
 		holder_table_close(&h->table, op->value);
 		return 0;
 	case RECORD_GIVE_BACK:
-		begin_to_give(h, op->value);
+		note_request(h, op->value);
+		return 0;
+	case RECORD_SETTLE:
+		durable_settle(&h->durable, op->value);
 		return 0;
 	default:
 		return -EINVAL; /* that is for a loop to hear */
@@ -290,25 +333,6 @@ static void set_signals(void)
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Until there is something to do. */
-static void wait_for_work(struct holder *h)
-{
-	struct pollfd polled = {.fd = h->socket, .events = POLLIN};
-	struct timespec again = {.tv_nsec = AGAIN_MS * MILLISECOND};
-	sigset_t heeded, before;
-
-	if (h->giving && h->failures == 0)
-		polled.events |= POLLOUT;
-	(void)sigemptyset(&heeded);
-	(void)sigaddset(&heeded, SIGTERM);
-	(void)sigaddset(&heeded, SIGCHLD);
-	(void)sigprocmask(SIG_BLOCK, &heeded, &before);
-	closer_reap(&h->closer);
-	if (!*h->stop)
-		(void)ppoll(&polled, 1, h->giving && h->failures > 0 ? &again : NULL, &before);
-	(void)sigprocmask(SIG_SETMASK, &before, NULL);
-}
-
 /* PID 1 is waited for: the loop is not to think that this process is stuck. Its own epochs are odd. */
 static void show_life(void *context)
 {
@@ -319,17 +343,79 @@ static void show_life(void *context)
 	(void)record_batch_send(&h->batch, h->socket);
 }
 
+static void sooner(int64_t *when, int64_t other)
+{
+	if (other < *when)
+		*when = other;
+}
+
+/* Until when to wait, ns; and for what besides the socket, at most two. */
+static int64_t next_time(const struct holder *h, struct pollfd *polled, unsigned *ret_n)
+{
+	int64_t now = clock_now(), next;
+
+	*ret_n = durable_wait(&h->durable, polled, &next);
+	if (h->giving && h->failures > 0)
+		sooner(&next, now + AGAIN_MS * MILLISECOND);
+	if (h->asked)
+		sooner(&next, h->put_off);
+	if (h->asked || h->durable.state != DURABLE_IDLE)
+		sooner(&next, now + SIGN_OF_LIFE);
+	return next == INT64_MAX || next > now ? next : now;
+}
+
+/* Until there is something to do. */
+static void wait_for_work(struct holder *h)
+{
+	struct pollfd polled[3] = {{.fd = h->socket, .events = POLLIN}};
+	struct timespec timeout = {0};
+	sigset_t heeded, before;
+	unsigned n;
+	int64_t next = next_time(h, polled + 1, &n), left;
+	bool waits = h->asked || h->durable.state != DURABLE_IDLE;
+	int r = 1;
+
+	if ((h->giving && h->failures == 0) || durable_has_answers(&h->durable))
+		polled[0].events |= POLLOUT;
+	left = next == INT64_MAX ? 0 : next - clock_now();
+	left = left < 0 ? 0 : left;
+	timeout.tv_sec = left / INT64_C(1000000000);
+	timeout.tv_nsec = left % INT64_C(1000000000);
+	(void)sigemptyset(&heeded);
+	(void)sigaddset(&heeded, SIGTERM);
+	(void)sigaddset(&heeded, SIGCHLD);
+	(void)sigprocmask(SIG_BLOCK, &heeded, &before);
+	closer_reap(&h->closer);
+	if (!*h->stop)
+		r = ppoll(polled, n + 1, next == INT64_MAX ? NULL : &timeout, &before);
+	(void)sigprocmask(SIG_SETMASK, &before, NULL);
+	if (r == 0 && waits)
+		show_life(h);
+}
+
 static void end(struct holder *h)
 {
 	h->table.exiting = true;
 	if (!h->ended) {
-		if (h->depots.ledger)
+		if (h->durable.ledger)
 			(void)shutdown(h->socket, SHUT_RD);
 		hear(h, LAST_MESSAGES);
 	}
-	h->depots.waiting = NULL;
+	h->durable.waiting = NULL;
 	if (h->status == 0)
-		depots_store(&h->depots, &h->table, &h->batch);
+		depots_store(&h->durable);
+}
+
+/* What was heard is in order; what blocks comes last. */
+static void work(struct holder *h)
+{
+	durable_run(&h->durable);
+	(void)durable_answer(&h->durable, h->socket);
+	if (h->asked && (durable_is_quiet(&h->durable) || clock_now() >= h->put_off))
+		begin_to_give(h);
+	if (h->giving)
+		give(h);
+	durable_close(&h->durable);
 }
 
 static void serve(struct holder *h)
@@ -340,8 +426,8 @@ static void serve(struct holder *h)
 		if (*h->stop)
 			break;
 		hear(h, MESSAGES_A_TURN);
-		if (h->giving && !h->ended)
-			give(h);
+		if (!h->ended)
+			work(h);
 	}
 	end(h);
 }
@@ -395,23 +481,27 @@ int holder_run(const struct holder_options *options)
 	h->socket = options->socket;
 	h->log = options->log;
 	h->stop = options->stop;
-	h->depots = (struct depots){
+	h->durable = (struct durable){
 		.ledger = options->ledger,
 		.uid = options->uid,
 		.term = options->term,
 		.log = options->log,
+		.table = &h->table,
+		.batch = &h->batch,
 		.waiting = show_life,
 		.context = h,
 	};
 	h->closer = (struct closer){.uid = options->uid, .log = options->log};
 	holder_table_init(&h->table);
 	h->table.closer = &h->closer;
-	depots_take(&h->depots, &h->table, &h->message, options->depots, options->n_depots);
+	durable_init(&h->durable);
+	depots_take(&h->durable, &h->message, options->depots, options->n_depots);
 	serve(h);
 	log_site_end(h->log, &h->damaged, CONFIG_LOG_ERROR, "damaged messages to a holder");
 	log_site_end(h->log, &h->stale, CONFIG_LOG_WARNING, "messages that did not fit");
 	log_site_end(h->log, &h->closer.alone, CONFIG_LOG_WARNING, "closes that may block");
 	log_site_end(h->log, &h->lost, CONFIG_LOG_ERROR, "parks that a holder lost");
+	durable_clear(&h->durable);
 	holder_table_clear(&h->table);
 	status = h->status;
 	free(h);

@@ -76,8 +76,12 @@ static void remove_park(struct holder_table *t, struct holding *h)
 	t->n--;
 }
 
-static void free_park(const struct holder_table *t, struct holding *h)
+static void free_park(struct holder_table *t, struct holding *h)
 {
+	if (t->leaves) {
+		t->leaves(t->context, h);
+		return;
+	}
 	close_all(t, h->fds, 3);
 	free(h);
 }
@@ -111,6 +115,7 @@ static struct holding *holding_new(const struct record_op *op)
 	if (!h)
 		return NULL;
 	h->record = *op->record;
+	h->stored = (struct holding_stored){0};
 	memcpy(h->text, op->text, size);
 	return h;
 }
@@ -210,6 +215,18 @@ int holder_table_drop(struct holder_table *t, const struct record_drop *drop)
 		(void)shutdown(h->fds[0], SHUT_RDWR); /* ENOTSOCK: of what is no socket */
 	free_park(t, h);
 	return 0;
+}
+
+struct holding *holder_table_find(struct holder_table *t, const uint8_t *token)
+{
+	struct holding **place = find(t, token);
+
+	return place ? *place : NULL;
+}
+
+void holder_table_close_fds(const struct holder_table *t, struct holding *h)
+{
+	close_all(t, h->fds, 3);
 }
 
 unsigned holding_fds(const struct holding *h, int ret[3])

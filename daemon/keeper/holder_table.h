@@ -20,10 +20,26 @@
 TAILQ_HEAD(holding_list, holding);
 TAILQ_HEAD(closing_list, closing);
 
+/* What durable.h has to know of a park. */
+struct holding_stored {
+	struct depot *depot;        /* that has it; NULL: none */
+	struct holding_list *queue; /* waits to be stored; NULL: need not */
+	TAILQ_ENTRY(holding) member, queued, answer;
+	uint64_t written; /* the serial that is in the depot */
+	uint64_t asked;   /* the serial that the loop waits for; 0: none */
+	uint64_t told;    /* what it will be told to have been stored, or lost */
+	uint32_t place;   /* its word for the park */
+	bool safe;        /* systemd has a depot with it for sure */
+	bool answering;   /* the loop is to be told */
+	bool lost;        /* that it is lost */
+	bool gone;        /* it is not in the table any more */
+};
+
 struct holding {
 	struct record record; /* begins with the token, which is the key */
 	int fds[3];           /* in a record's order; the last two may be -1: none */
 	TAILQ_ENTRY(holding) list;
+	struct holding_stored stored;
 	uint8_t text[];
 };
 
@@ -34,6 +50,9 @@ struct holder_table {
 	size_t n;
 	struct closer *closer; /* the caller's, who flushes it; NULL: all is closed here */
 	bool exiting;          /* closes nothing any more: the exit does, which never lingers */
+	/* a park has left the table: its fds and its memory are the callee's; or NULL */
+	void (*leaves)(void *context, struct holding *h);
+	void *context;
 	struct closing_list closing; /* until GO */
 	struct closing_list orphans; /* of a loop that is dead */
 };
@@ -63,6 +82,12 @@ void holder_table_close(struct holder_table *t, uint32_t number);
 /* Whoever would say GO is dead: all that waits for it now is closed by the second call. */
 void holder_table_orphan(struct holder_table *t);
 void holder_table_close_orphans(struct holder_table *t);
+
+/* NULL: there is none. */
+struct holding *holder_table_find(struct holder_table *t, const uint8_t *token);
+
+/* Those of a park that has left the table. */
+void holder_table_close_fds(const struct holder_table *t, struct holding *h);
 
 /* The fds of a park, as HOLD sends them: how many. */
 unsigned holding_fds(const struct holding *h, int ret[3]);

@@ -186,6 +186,15 @@ int ledger_adopt(struct ledger *l, uint32_t uid, uint32_t serial)
 	return enter(l, STORE_MAX, word_of(uid, serial));
 }
 
+unsigned ledger_room(const struct ledger *l)
+{
+	unsigned max = ledger_max(l), used = 0;
+
+	for (size_t i = 0; i < STORE_MAX; i++)
+		used += atomic_load(&l->page->entries[i]) != 0;
+	return used < max ? max - used : 0;
+}
+
 int ledger_claim(struct ledger *l, uint32_t uid, uint32_t *ret_serial)
 {
 	uint32_t serial;

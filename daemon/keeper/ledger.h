@@ -47,6 +47,9 @@ bool ledger_in_office(const struct ledger *l, uint32_t uid, uint32_t term);
 /* Came back from the store. -ENOSPC; -EEXIST. The keeper's. */
 int ledger_adopt(struct ledger *l, uint32_t uid, uint32_t serial);
 
+/* How many more there can be. */
+unsigned ledger_room(const struct ledger *l);
+
 /* A new one is about to be stored. -ENOSPC: the store is full. */
 int ledger_claim(struct ledger *l, uint32_t uid, uint32_t *ret_serial);
 

@@ -38,6 +38,7 @@ class Manager(Service):
         super().__init__(environment={"READYD_STORE_MAX": str(maximum)}, **options)
         self.maximum, self.store, self.stored = maximum, {}, 0
         self.late = 0  # s: before a barrier is answered
+        self.hangs = False  # hears nothing
         self.ending = threading.Event()
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self.keep, daemon=True)
@@ -47,7 +48,8 @@ class Manager(Service):
 
     def keep(self):
         while not self.ending.is_set():
-            if not select.select([self.notify], [], [], 0.05)[0]:
+            if self.hangs or not select.select([self.notify], [], [], 0.05)[0]:
+                time.sleep(0.01 * self.hangs)
                 continue
             data, ancillary, _, _ = self.notify.recvmsg(4096, 8192)
             fds = array.array("i")
@@ -106,6 +108,16 @@ class Manager(Service):
             return len(pids) == 1 and pids[0]
 
         return until(found, "a loop")
+
+    def kill_all(self):
+        """Every process of it, at one moment."""
+        pids = [self.process.pid, *children(self.process.pid)]
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in pids:
+                os.kill(pid, number)
+        for pid in pids:
+            until(lambda pid=pid: gone(pid), f"{pid} has ended")
+        self.process.wait()
 
     def add(self, name, *messages, fds=(), kind=socket.SOCK_SEQPACKET):
         """An entry of our own."""

@@ -446,7 +446,7 @@ static void operations_of_another_form_are_not_written(void **state)
 
 	record_batch_clear(b);
 	assert_int_equal(record_batch_add(b, 0, 0, NULL, 0, NULL, 0, NULL, 0), -EINVAL);
-	assert_int_equal(record_batch_add(b, RECORD_LOST + 1, 0, NULL, 0, NULL, 0, NULL, 0),
+	assert_int_equal(record_batch_add(b, RECORD_SETTLED + 1, 0, NULL, 0, NULL, 0, NULL, 0),
 			 -EINVAL);
 	assert_int_equal(record_batch_add(b, RECORD_CLOSE, 0, NULL, 0, NULL, 0, NULL, 0), -EINVAL);
 	assert_int_equal(
