@@ -279,7 +279,8 @@ struct readyd_park_options {
  * -EEXIST: name and group are in use; -EDQUOT: this user's limit of parks, or of the bytes of their
  * notes; -EACCES: this kind is not admitted (also listening sockets); -EPERM: cannot be polled;
  * -EOPNOTSUPP: DURABLE, where nothing outlives the daemon; -EINVAL: also one of the daemon's own;
- * -EMFILE: the daemon's fds; -EAGAIN: no resources, try again; -EBADF; -ENOMEM.
+ * -EMFILE: the daemon's fds; -EAGAIN: no resources, also for DURABLE in systemd's store, try again;
+ * -EBADF; -ENOMEM.
  */
 int readyd_park(struct readyd *r, int fd, const struct readyd_park_options *options,
 		uint64_t *ret_park, uint8_t *ret_token);

@@ -26,7 +26,8 @@ static const struct feature features[] = {
 /* Granted by what the daemon is, not by its backend. */
 static bool has_feature(const struct server *s, const char *name)
 {
-	return strcmp(name, "park") == 0 || (strcmp(name, "survive") == 0 && s->has_holders);
+	return strcmp(name, "park") == 0 || (strcmp(name, "survive") == 0 && s->has_holders) ||
+	       (strcmp(name, "durable") == 0 && s->durable);
 }
 
 static bool has_word(const char *text, size_t size, const char *word)

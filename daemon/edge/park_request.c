@@ -42,13 +42,27 @@ static bool is_name(const uint8_t *bytes, size_t size)
 	return true;
 }
 
-static enum wire_error check_values(const struct wire_park *w, const uint8_t *tail)
+/* One that is there already is repeated, and refused never. */
+static enum wire_error check_durable(const struct connection *c, const struct wire_park *w)
+{
+	const struct parking *k = c->account->parking;
+
+	if (!c->server->durable)
+		return WIRE_E_NOT_SUPPORTED;
+	if (link_refuses_durable(c->account) &&
+	    !parks_find_token(c->server->parks, k->owner, w->token))
+		return WIRE_E_NO_RESOURCES;
+	return WIRE_OK;
+}
+
+static enum wire_error check_values(const struct connection *c, const struct wire_park *w,
+				    const uint8_t *tail)
 {
 	if (park_is_zero(w->token) || w->interest == 0 ||
 	    (w->interest & ~(WIRE_READ | WIRE_WRITE)) || w->deadline < 0 ||
 	    !is_name(tail, (size_t)w->name_length + w->group_length))
 		return WIRE_E_INVALID;
-	return w->flags & WIRE_PARK_DURABLE ? WIRE_E_NOT_SUPPORTED : WIRE_OK;
+	return w->flags & WIRE_PARK_DURABLE ? check_durable(c, w) : WIRE_OK;
 }
 
 /* SO_ACCEPTCONN takes no lock. Connections to a parked listener would wait for nobody. */
@@ -169,7 +183,7 @@ static void park(struct request *q, const struct wire_park *w)
 	struct peer *peer;
 	uint32_t word = 0;
 
-	why.error = check_values(w, (const uint8_t *)q->view->tail);
+	why.error = check_values(c, w, (const uint8_t *)q->view->tail);
 	if (why.error == WIRE_OK && fd < 0)
 		why.error = result_error_of(fd);
 	if (why.error == WIRE_OK)

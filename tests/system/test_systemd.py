@@ -451,13 +451,13 @@ class Store(System):
     def client(self):
         return wire.Client(SOCKET, timeout=PATIENCE)
 
-    def park(self, n):
+    def park(self, n, flags=0):
         with self.client() as c:
             while n > 0:
                 some, n = min(n, 100), n - 100
                 pairs = [socket.socketpair() for _ in range(some)]
                 secrets = [os.urandom(16) for _ in range(some)]
-                outcomes = c.call(*(wire.park(a, secret, note=b"a note of park")
+                outcomes = c.call(*(wire.park(a, secret, note=b"a note of park", flags=flags)
                                     for (a, _), secret in zip(pairs, secrets)), wire.sync())
                 for outcome, secret, (a, b) in zip(outcomes, secrets, pairs):
                     self.peers[outcome.check().value] = secret, b
@@ -530,6 +530,54 @@ class Store(System):
         finally:
             remove("/run/readyd/go")
         self.assertTrue(in_journal("it starts with the default settings"))
+        self.assertEqual(show("NFileDescriptorStore"), "0")
+
+    def test_durable_parks_and_all_are_killed(self):
+        """S-115. They come back; what is not durable, or was taken, does not, and has no copy."""
+        self.park(10)
+        lost, self.peers = self.peers, {}
+        self.park(300, wire.ParkFlag.DURABLE)
+        self.assertEqual(show("NFileDescriptorStore"), "2")
+        for _ in range(2):
+            self.take(min(self.peers))
+            self.take(max(self.peers))
+            old = keeper()
+            for number in ("STOP", "KILL"):  # so that no holder sees that the others are dead
+                systemctl("kill", "-s", number, "readyd.service")
+            until(lambda old=old: keeper() not in (0, old), "another keeper")
+            self.assertEqual(self.numbers(), set(self.peers))
+            self.assertTrue(self.all_open())
+            with self.client() as c:
+                c.call(wire.claim(*(secret for secret, _ in self.peers.values()))).check()
+        for _, peer in lost.values():
+            with peer:
+                peer.settimeout(PATIENCE)
+                self.assertEqual(peer.recv(1), b"")
+        for number in sorted(self.peers):
+            self.take(number)
+        self.assertEqual(show("NFileDescriptorStore"), "0")
+        self.assertFalse(in_journal("systemd may still have copies"))
+
+    def test_what_a_durable_park_takes(self):
+        """A figure; and that PID 1 answers as readyd asks it to."""
+        with self.client() as c:
+            for n in (1, 8, 253):
+                times = []
+                for _ in range(10):
+                    pairs = [socket.socketpair() for _ in range(n)]
+                    begin = time.monotonic()
+                    found = c.call(*(wire.park(a, os.urandom(16), flags=wire.ParkFlag.DURABLE)
+                                     for a, _ in pairs), wire.sync())
+                    times.append(time.monotonic() - begin)
+                    numbers = [outcome.check().value for outcome in found[:n]]
+                    c.call(*(wire.drop(number=number) for number in numbers), wire.sync())
+                    for a, b in pairs:
+                        a.close()
+                        b.settimeout(PATIENCE)
+                        self.assertEqual(b.recv(1), b"")
+                        b.close()
+                print(f"durable PARK, {n} at once: median {sorted(times)[5] * 1e3:.2f} ms, "
+                      f"longest {max(times) * 1e3:.2f} ms")
         self.assertEqual(show("NFileDescriptorStore"), "0")
 
     def test_stop_gives_them_up(self):
