@@ -85,8 +85,10 @@ part_kills() {
 part_steps() {
 	build "$top/build/crashing" -Dtests=disabled -Dmutant=CRASH_ON_SYNC,DIE_AT_STEP \
 		-Dversion_suffix=+crashing || return 1
-	READYD=$top/build/daemon/readyd READYD_CRASHING=$top/build/crashing/daemon/readyd \
-		READYD_STEPS=all python3 tests/integration/test_parks_steps.py
+	for script in test_parks_steps test_parks_steps_durable; do
+		READYD=$top/build/daemon/readyd READYD_CRASHING=$top/build/crashing/daemon/readyd \
+			READYD_STEPS=all python3 tests/integration/$script.py || return 1
+	done
 }
 
 # All of it together, and what is done to the daemon at random moments: tests/soak.py.

@@ -21,6 +21,7 @@
 #include "connection.h"
 #include "record.h"
 #include "result.h"
+#include "step.h"
 
 enum link_state {
 	LINK_NONE,      /* no holders here: parks die with this process */
@@ -220,14 +221,5 @@ void link_event(struct server *s, uint32_t uid, unsigned mask);
 /* A holder that does not answer is replaced; one that has nothing to keep is let go. */
 void link_expire(struct server *s);
 int64_t link_next_time(const struct server *s);
-
-/* Between two actions of which one may happen without the other: the tests' places to die at. */
-#ifdef READYD_MUTANT_DIE_AT_STEP
-void parking_step(void);
-#else
-static inline void parking_step(void)
-{
-}
-#endif
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-#include "parking.h"
+#include "step.h"
 
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -12,10 +13,15 @@
  * next one's. A line is a letter and a number: K, to be killed at the step of that number; W, to
  * wait there until the file of that name with ".wait" behind it is gone. The first line counts; when
  * its time has come it goes, and the file with the last one. Without the file nothing happens.
+ *
+ * Holders have a file of their own, with ".holder" behind the name.
  */
 
 #ifdef READYD_MUTANT_DIE_AT_STEP
-enum { LINES_MAX = 8 };
+enum {
+	LINES_MAX = 8,
+	NAME_SIZE = 512,
+};
 
 struct line {
 	char letter;
@@ -35,22 +41,21 @@ static void write_lines(const char *path, FILE *f, const struct line *lines, uns
 
 static void wait_while(const char *path)
 {
-	char name[512];
+	char name[NAME_SIZE];
 
 	(void)snprintf(name, sizeof(name), "%s.wait", path);
 	while (access(name, F_OK) == 0)
 		(void)usleep(1000);
 }
 
-void parking_step(void)
+static void step(const char *path)
 {
-	const char *path = getenv("READYD_DIE_AT");
 	struct line lines[LINES_MAX];
 	unsigned n = 0;
 	bool due;
 	FILE *f;
 
-	f = path ? fopen(path, "r+e") : NULL;
+	f = fopen(path, "r+e");
 	if (!f)
 		return;
 	while (n < LINES_MAX && fscanf(f, " %c%ld", &lines[n].letter, &lines[n].steps) == 2)
@@ -64,5 +69,23 @@ void parking_step(void)
 		wait_while(path);
 	else
 		(void)raise(SIGKILL);
+}
+
+void parking_step(void)
+{
+	const char *path = getenv("READYD_DIE_AT");
+
+	if (path)
+		step(path);
+}
+
+void holder_step(void)
+{
+	const char *path = getenv("READYD_DIE_AT");
+	char name[NAME_SIZE];
+
+	(void)snprintf(name, sizeof(name), "%s.holder", path ? path : "");
+	if (path)
+		step(name);
 }
 #endif

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "daemon/edge/step.h"
 #include "daemon/util/cleanup.h"
 #include "protocol/wire.h"
 
@@ -433,7 +434,9 @@ int durable_answer(struct durable *d, int socket)
 	while (r == 0 && !TAILQ_EMPTY(&d->answers)) {
 		size_t n = fill_answers(d);
 
+		holder_step();
 		r = record_batch_send(d->batch, socket);
+		holder_step();
 		while (r == 0 && n-- > 0) {
 			h = TAILQ_FIRST(&d->answers);
 			forget_answer(d, h);

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "daemon/edge/step.h"
 #include "daemon/util/cleanup.h"
 #include "durable_internal.h"
 
@@ -114,11 +115,14 @@ static bool is_connected(struct durable *d, int64_t now)
 
 static bool begin_barrier(struct durable *d, int64_t now)
 {
-	int r = store_begin_barrier(&d->store);
+	int r;
 
+	holder_step();
+	r = store_begin_barrier(&d->store);
 	if (!note_sent(d, r, now))
 		return false;
 	d->barrier = r;
+	holder_step();
 	return true;
 }
 
@@ -141,6 +145,7 @@ static bool put(struct durable *d, int64_t now)
 		return false;
 	for (; d->next; d->next = TAILQ_NEXT(d->next, list)) {
 		store_name(d->uid, d->next->serial, name);
+		holder_step();
 		if (!note_sent(d, store_put(&d->store, name, d->next->fd), now))
 			return false;
 	}
@@ -181,6 +186,7 @@ static bool confirm_stored(struct durable *d)
 
 	if (!barrier_is_read(d))
 		return false;
+	holder_step();
 	if (!durable_in_office(d))
 		take_back(d);
 	TAILQ_FOREACH(depot, &d->fresh, list)
@@ -224,6 +230,7 @@ static int remove_of_others(struct durable *d)
 
 	while (next_of_others(d, &cursor, &serial)) {
 		store_name(d->uid, serial, name);
+		holder_step();
 		r = store_remove(&d->store, name);
 		if (r < 0)
 			return r;
@@ -244,6 +251,7 @@ static bool remove_old(struct durable *d, int64_t now)
 		return false;
 	for (; d->next; d->next = TAILQ_NEXT(d->next, list)) {
 		store_name(d->uid, d->next->serial, name);
+		holder_step();
 		if (!note_sent(d, store_remove(&d->store, name), now))
 			return false;
 	}
@@ -278,8 +286,10 @@ static bool confirm_removed(struct durable *d)
 
 	if (!barrier_is_read(d))
 		return false;
+	holder_step();
 	while ((depot = TAILQ_FIRST(&d->old)))
 		tell_removed(d, depot);
+	holder_step();
 	while (d->clearing && next_of_others(d, &cursor, &serial))
 		ledger_release(d->ledger, d->uid, serial);
 	d->clearing = false;

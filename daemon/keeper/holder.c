@@ -16,6 +16,7 @@
 
 #include "closer.h"
 #include "daemon/edge/record.h"
+#include "daemon/edge/step.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "depot.h"
@@ -172,6 +173,7 @@ static int drop(struct holder *h, const struct record_op *op)
 
 static int execute(struct holder *h, const struct record_op *op, int *fds)
 {
+	holder_step();
 	switch (op->type) {
 	case RECORD_HOLD:
 	case RECORD_CHANGE:

@@ -118,6 +118,19 @@ class Manager(Service):
         for pid in pids:
             until(lambda pid=pid: gone(pid), f"{pid} has ended")
         self.process.wait()
+        if not self.hangs:
+            self.hear_all()
+
+    def hear_all(self):
+        """Waits until the manager has heard all that was sent so far."""
+        mine, other = os.pipe()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+            s.connect(self.notify.getsockname())
+            s.sendmsg([b"BARRIER=1"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS,
+                                        array.array("i", [other]))])
+        os.close(other)
+        assert select.select([mine], [], [], PATIENCE)[0]
+        os.close(mine)
 
     def add(self, name, *messages, fds=(), kind=socket.SOCK_SEQPACKET):
         """An entry of our own."""
