@@ -200,10 +200,10 @@ int depot_make(const struct record_batch *b)
 	return r;
 }
 
-/* The next one that is in no depot yet. */
+/* The next one that is not durable. */
 static const struct holding *not_stored(const struct holding *h)
 {
-	while (h && h->stored.depot)
+	while (h && (h->record.flags & WIRE_PARK_DURABLE))
 		h = TAILQ_NEXT(h, list);
 	return h;
 }
@@ -388,6 +388,6 @@ void depots_store(struct durable *d)
 		durable_resign(d, until);
 		return;
 	}
+	store_others(d, until); /* first, since what is under way for the durable ones may take time */
 	store_durable(d, until);
-	store_others(d, until);
 }

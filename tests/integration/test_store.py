@@ -199,8 +199,14 @@ class Case(unittest.TestCase):
                                  ).check().value
             a.close()
             found.append((secret, number, b))
-        client.sync()  # another turn: that they were answered has been recorded
+        self.record(client)
         return found
+
+    def record(self, client):
+        """That parks were answered is recorded with the next change, at the latest."""
+        a, _ = self.pair()
+        client.call(park(a, secret := token())).check()
+        client.call(drop(token=secret)).check()
 
     def rows(self, client):
         return {item.row.park: (item.row.cookie, item.row.state, bytes(item.name))
