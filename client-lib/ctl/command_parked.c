@@ -88,6 +88,8 @@ static void print_park(struct output *o, const struct readyd_park_info *p)
 		output_text(o, "ready", directions(p->ready));
 	output_bool(o, "timed_out", p->timed_out);
 	output_text(o, "state", p->handed ? "handed" : "held");
+	if (p->flags & READYD_PARK_DURABLE)
+		output_cell(o, "state", p->handed ? "handed, durable" : "held, durable");
 	if (p->worker_pid)
 		output_number(o, "worker_pid", p->worker_pid);
 	output_number(o, "note", p->note_length);

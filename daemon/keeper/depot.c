@@ -388,6 +388,7 @@ void depots_store(struct durable *d)
 		durable_resign(d, until);
 		return;
 	}
-	store_others(d, until); /* first, since what is under way for the durable ones may take time */
+	/* first, since what is under way for the durable ones may take time */
+	store_others(d, until);
 	store_durable(d, until);
 }

@@ -345,25 +345,19 @@ static void show_life(void *context)
 	(void)record_batch_send(&h->batch, h->socket);
 }
 
-static void sooner(int64_t *when, int64_t other)
-{
-	if (other < *when)
-		*when = other;
-}
-
 /* Until when to wait, ns; and for what besides the socket, at most two. */
 static int64_t next_time(const struct holder *h, struct pollfd *polled, unsigned *ret_n)
 {
 	int64_t now = clock_now(), next;
 
 	*ret_n = durable_wait(&h->durable, polled, &next);
-	if (h->giving && h->failures > 0)
-		sooner(&next, now + AGAIN_MS * MILLISECOND);
-	if (h->asked)
-		sooner(&next, h->put_off);
-	if (h->asked || h->durable.state != DURABLE_IDLE)
-		sooner(&next, now + SIGN_OF_LIFE);
-	return next == INT64_MAX || next > now ? next : now;
+	if (h->giving && h->failures > 0 && now + AGAIN_MS * MILLISECOND < next)
+		next = now + AGAIN_MS * MILLISECOND;
+	if (h->asked && h->put_off < next)
+		next = h->put_off;
+	if ((h->asked || h->durable.state != DURABLE_IDLE) && now + SIGN_OF_LIFE < next)
+		next = now + SIGN_OF_LIFE;
+	return next;
 }
 
 /* Until there is something to do. */

@@ -4,9 +4,11 @@
 test_store.py). READYD names the daemon; READYD_SEED says what the random numbers begin with.
 """
 
+import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import unittest
@@ -14,7 +16,7 @@ import unittest
 sys.dont_write_bytecode = True
 
 # pylint: disable=wrong-import-position
-from parks import token, until  # noqa: E402
+from parks import PATIENCE, token, until  # noqa: E402
 from readyd_client import (  # noqa: E402
     FEATURES, ConnectionEnded, Error, Fatal, ParkFlag, ParkState, acknowledge, claim, drop, held,
     park, take)
@@ -70,6 +72,25 @@ class Durable(Case):
                 self.assertEqual(c.call(park(a, token(), flags=DURABLE)).error,
                                  Error.NOT_SUPPORTED)
             m.end()
+
+    def test_readyctl(self):
+        m = self.start()
+
+        def readyctl(*arguments, **options):
+            return subprocess.run([os.environ["READYCTL"], *arguments], timeout=PATIENCE,
+                                  env=dict(os.environ, READYD_SOCKET=m.path), check=True,
+                                  capture_output=True, text=True, **options).stdout
+
+        a, b = self.pair()
+        readyctl("park", "--durable", "--name", "mine", stdin=a)
+        a.close()
+        m.kill_all()
+        m.start_and_wait()
+        self.assertIn(" held, durable ", readyctl("parked"))
+        self.assertTrue(json.loads(readyctl("parked", "--json"))["parks"][0]["durable"])
+        readyctl("take", "--name", "mine", "--", "true")
+        ends(b)
+        self.assertEqual(m.store, {})
 
     def test_answered_when_it_is_stored(self):
         """PARK, the fd of TAKE, ACKNOWLEDGE and DROP."""
