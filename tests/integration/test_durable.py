@@ -409,6 +409,7 @@ class Durable(Case):
         self.assertEqual(set(self.states(c).values()), {ParkState.HELD})
         self.assertEqual(len(self.states(c)), 2)
         m.hangs = False
+        m.hear_all()
         ends(b)
         self.check_taken(c, parked)
         until(lambda: not m.store, "the store is empty")
