@@ -227,6 +227,8 @@ static bool save(struct connection *c)
 /* What cannot be sent now is said later. What comes on top of that only ends the connection. */
 static void keep_chain(struct connection *c)
 {
+	if (c->peer_gone)
+		return; /* nobody reads it, and what is kept has to be sent before the end is read */
 	if (c->chain.first && (c->backlog || !save(c)))
 		connection_close(c);
 }

@@ -59,6 +59,24 @@ class Holders(unittest.TestCase):
         self.assertEqual(os.read(fd.fd, 10), b"x")
         fd.close()
 
+    def test_who_is_gone_before_its_holder_was_told(self):
+        """Its connection ends, though what it was to be told is kept back: the loop does not spin."""
+        self.other()
+        other = self.again()
+        loop, keeper = other.welcome.pid, self.d.process.pid
+        client = self.again()
+        a, _ = self.pair()
+        os.kill(keeper, signal.SIGSTOP)  # so there is no holder yet
+        try:
+            os.kill(loop, signal.SIGSTOP)
+            client.send(park(a, token()))  # the loop finds this and the end at once
+            client.close()
+            os.kill(loop, signal.SIGCONT)
+            other.sync()
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+        until(lambda: other.status()[0].connections == 1, "the end of the connection")
+
     def test_a_keeper_that_was_asked_twice(self):
         """The loop has the holder that the keeper thinks it has: so the next loop finds the park."""
         keeper = self.other().process.pid
