@@ -154,7 +154,7 @@ class Holders(unittest.TestCase):
         self.other()
         client = self.again()
         secret, peer = self.parked(client)
-        holder, = holders(self.d)
+        holder = self.holder()
         for _ in range(3):
             first = until(lambda: self.sets(holder), "a set")
             self.assertEqual(len(first), 1)
