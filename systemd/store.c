@@ -23,10 +23,10 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 
 #define MILLISECOND INT64_C(1000000)
 
@@ -79,14 +79,6 @@ bool store_parse_name(const char *name, uint32_t *ret_uid, uint32_t *ret_serial)
 }
 
 /* ---- Messages ---- */
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 int store_open(struct store *s, int64_t until)
 {

@@ -9,12 +9,12 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "connection.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "parking.h"
 #include "reading.h"
 #include "sending.h"
@@ -36,14 +36,6 @@ enum {
 	PRIVATE_LINGER = 10,   /* s that a private daemon stays when nobody is left */
 	ACCEPT_PAUSE_MS = 100, /* without fds or memory */
 };
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
-}
 
 /* ---- Making and ending ---- */
 

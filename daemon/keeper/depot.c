@@ -6,10 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "protocol/wire.h"
 
 /*
@@ -41,14 +41,6 @@
 /* That PID 1 may need, ns. At the end the keeper and systemd have more patience than that. */
 #define PATIENCE_AT_START (30 * SECOND)
 #define PATIENCE_AT_END (8 * SECOND)
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * SECOND + ts.tv_nsec;
-}
 
 /* ---- Taking ---- */
 

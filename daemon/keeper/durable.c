@@ -4,11 +4,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "daemon/edge/step.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "protocol/wire.h"
 
 /*
@@ -46,14 +46,6 @@
 #define LAZY (100 * MILLISECOND)
 #define LATER (8000 * MILLISECOND) /* that is tried again which could not be stored */
 #define SETTLE_GIVE_UP (30000 * MILLISECOND)
-
-int64_t durable_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 bool durable_in_office(const struct durable *d)
 {
@@ -240,7 +232,7 @@ bool durable_lose(struct durable *d, struct holding *h, const char *reason)
 	struct record_drop drop = {.serial = h->record.serial};
 
 	if (h->stored.asked != 0 || !h->stored.depot)
-		log_limited(d->log, &d->lost, durable_now(), CONFIG_LOG_ERROR,
+		log_limited(d->log, &d->lost, clock_now(), CONFIG_LOG_ERROR,
 			    "park %llu of uid %u cannot be kept by systemd%s: %s",
 			    (unsigned long long)h->record.number, d->uid,
 			    new ? ", and is refused"
@@ -250,7 +242,7 @@ bool durable_lose(struct durable *d, struct holding *h, const char *reason)
 		durable_tell(d, h, h->stored.asked, true);
 	if (!new) {
 		durable_queue(h, &d->lazy);
-		d->lazy_until = durable_now() + LATER;
+		d->lazy_until = clock_now() + LATER;
 		return true;
 	}
 	/* its maker has it still, and hears of it */
@@ -298,7 +290,7 @@ void durable_note(struct durable *d, struct holding *h, uint32_t place)
 		durable_queue(h, &d->pending);
 	} else if (h->stored.queue != &d->pending) {
 		if (TAILQ_EMPTY(&d->lazy))
-			d->lazy_until = durable_now() + LAZY;
+			d->lazy_until = clock_now() + LAZY;
 		durable_queue(h, &d->lazy);
 	}
 }
@@ -349,7 +341,7 @@ void durable_settle(struct durable *d, uint32_t number)
 	d->settle = true;
 	d->settled = false;
 	d->number = number;
-	d->settle_until = durable_now() + SETTLE_GIVE_UP;
+	d->settle_until = clock_now() + SETTLE_GIVE_UP;
 }
 
 static void unask(struct depot_list *depots)

@@ -5,6 +5,7 @@
 
 #include "daemon/edge/step.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "durable_internal.h"
 
 /* The cycle that durable.c tells of. */
@@ -359,7 +360,7 @@ static bool step(struct durable *d, int64_t now)
 
 void durable_run(struct durable *d)
 {
-	int64_t now = durable_now();
+	int64_t now = clock_now();
 
 	if (!d->ledger) {
 		d->settled |= d->settle;
@@ -416,11 +417,11 @@ int durable_finish(struct durable *d, int64_t until)
 	hurry(d);
 	durable_run(d);
 	while (has_work(d)) {
-		left = until - durable_now();
+		left = until - clock_now();
 		if (left <= 0 || d->nobody)
 			return d->nobody ? -EINVAL : -ETIMEDOUT;
 		n = durable_wait(d, polled, &next);
-		next -= durable_now();
+		next -= clock_now();
 		left = next < left ? next : left;
 		left = left < 0 ? 0 : left < 500 * MILLISECOND ? left / MILLISECOND + 1 : 500;
 		if (poll(polled, n, (int)left) == 0 && left == 500 && d->waiting)

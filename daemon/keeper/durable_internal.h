@@ -6,7 +6,6 @@
 
 #include "durable.h"
 
-int64_t durable_now(void);
 bool durable_in_office(const struct durable *d);
 
 /* Into a list of those that wait, out of the one where it is; and out of it. */

@@ -19,6 +19,7 @@
 #include "daemon/edge/step.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "depot.h"
 #include "holder_table.h"
 
@@ -27,12 +28,12 @@
  * what a loop sent stays in the queue when that loop dies, and the end of the socket is the end of
  * the whole daemon.
  *
- * It waits in one ppoll(2), where nothing is being stored without a time: an idle holder makes no
- * system call. A close or shutdown
- * may block for as long as a client likes, with everything that comes later waiting behind it: that
- * is what this process is for. The loop, whose queue gets full then, leaves it alone and has another
- * one made. Only a socket that lingers, which an honest client may have, too, is closed by a child
- * (closer.h): else a loop that dies meanwhile would take this uid's parks with it.
+ * It waits in one ppoll(2), and, where nothing is being stored, without a time: an idle holder makes
+ * no system call. A close or shutdown may block for as long as a client likes, with everything that
+ * comes later waiting behind it: that is what this process is for. The loop, whose queue gets full
+ * then, leaves it alone and has another one made. Only a socket that lingers, which an honest client
+ * may have, too, is closed by a child (closer.h): else a loop that dies meanwhile would take this
+ * uid's parks with it.
  *
  * Giving back. The loop may be sending while parks are given back, so this process never waits for
  * room: when its queue is full it waits for that and for what comes in, and a park that is
@@ -90,14 +91,6 @@ struct holder {
 	struct record_batch batch;
 	struct record_message message;
 };
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 /* ---- Being told ---- */
 

@@ -14,6 +14,7 @@
 
 #include "channel.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "holder.h"
 
 /*
@@ -402,14 +403,6 @@ static void reap(struct holders *hs)
 			  (int)one->row.pid);
 		forget(hs, one);
 	}
-}
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
 /* Sends them a signal, again and again: it may come just before a close that it is to cut short.

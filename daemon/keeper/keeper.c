@@ -16,6 +16,7 @@
 #include "channel.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "keeper_internal.h"
 #include "oom.h"
 #include "protocol/wire.h"
@@ -35,14 +36,6 @@
  * daemon (socket, backend) stays as it was at the start for later loops, too. SIGUSR2 has another
  * binary take over (upgrade.c).
  */
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 /* ---- Making and ending ---- */
 

@@ -4,12 +4,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "channel.h"
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/clock.h"
 #include "protocol/wire.h"
 
 /*
@@ -27,14 +27,6 @@ enum {
 	POLL_FAILURES = 3, /* in a row, after which the loop gives up */
 	ASKED_MAX = 64,    /* holders at once: so neither end of the channel gets full */
 };
-
-static int64_t clock_now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
-}
 
 int loop_start(struct loop *l, struct server_options *options)
 {

@@ -35,7 +35,8 @@
  *
  * Kernel behaviour: the mask of blocked signals and those that are pending pass through execve(2),
  * handlers become the default: nothing is lost and nothing kills until the new keeper reads its
- * signalfd; but for SIGCHLD, so the new keeper looks once who has ended. A parent-death signal comes when the parent ends, not when it runs another program.
+ * signalfd; but for SIGCHLD, so the new keeper looks once who has ended. A parent-death signal comes
+ * when the parent ends, not when it runs another program.
  */
 
 #define TRIAL_TIME INT64_C(10000000000)
