@@ -212,12 +212,13 @@ static bool is_own(const struct durable *d, uint32_t serial)
 	return false;
 }
 
-/* The next entry of an earlier holder. */
+/* The next entry of an earlier holder. A later one is appointed before it writes anything down: so
+ * who sees an entry of it is seen to be succeeded after that, and leaves all of them to it. */
 static bool next_of_others(const struct durable *d, size_t *cursor, uint32_t *ret)
 {
 	while (ledger_next(d->ledger, d->uid, cursor, ret))
 		if (!is_own(d, *ret))
-			return true;
+			return !ledger_is_succeeded(d->ledger, d->uid, d->term);
 	return false;
 }
 

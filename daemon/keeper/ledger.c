@@ -156,6 +156,17 @@ bool ledger_in_office(const struct ledger *l, uint32_t uid, uint32_t term)
 	return false;
 }
 
+bool ledger_is_succeeded(const struct ledger *l, uint32_t uid, uint32_t term)
+{
+	for (size_t i = 0; i < HOLDERS_MAX; i++) {
+		uint64_t word = atomic_load(&l->page->offices[i]);
+
+		if (word != 0 && word >> 32 == uid && word != word_of(uid, term))
+			return true;
+	}
+	return false;
+}
+
 /* ---- Entries ---- */
 
 static bool has(const struct ledger *l, uint64_t word)

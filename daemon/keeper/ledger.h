@@ -41,6 +41,8 @@ void ledger_dismiss(struct ledger *l, uint32_t uid);
 
 /* Anybody's. */
 bool ledger_in_office(const struct ledger *l, uint32_t uid, uint32_t term);
+/* Another one is: not so of one that was only dismissed. */
+bool ledger_is_succeeded(const struct ledger *l, uint32_t uid, uint32_t term);
 
 /* ---- Entries ---- */
 

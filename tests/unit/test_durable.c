@@ -361,11 +361,8 @@ static void what_nobody_waits_for_can_wait(void **state)
 }
 
 /* PID 1's queue holds few messages. */
-static void a_full_queue_is_waited_for(void **state)
+static void fill_queue(const struct fixture *f)
 {
-	struct fixture *f = *state;
-	struct pollfd polled[2];
-	int64_t until;
 	int other = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	struct sockaddr_un name;
 	socklen_t length = sizeof(name);
@@ -375,6 +372,15 @@ static void a_full_queue_is_waited_for(void **state)
 	while (send(other, "FDSTOREREMOVE=1\nFDNAME=none", 27, 0) > 0)
 		;
 	(void)close(other);
+}
+
+static void a_full_queue_is_waited_for(void **state)
+{
+	struct fixture *f = *state;
+	struct pollfd polled[2];
+	int64_t until;
+
+	fill_queue(f);
 	tell(f, 0, true, true);
 	turn(f);
 	assert_int_equal(durable_wait(&f->durable, polled, &until), 1);
@@ -446,6 +452,70 @@ static void who_is_replaced_takes_back_what_it_stored(void **state)
 	assert_int_equal(count_entries(f), 0);
 	assert_int_equal(f->known[0].stored, 0);
 	assert_int_equal(ledger_room(f->durable.ledger), 16);
+}
+
+/* The next holder of this user has stored something. Returns its serial. */
+static uint32_t succeed(struct fixture *f)
+{
+	struct entry *e = &f->entries[ENTRIES - 1];
+	uint32_t serial;
+
+	(void)ledger_appoint(f->durable.ledger, UID);
+	assert_int_equal(ledger_claim(f->durable.ledger, UID, &serial), 0);
+	store_name(UID, serial, e->name);
+	e->fd = eventfd(0, EFD_CLOEXEC);
+	return serial;
+}
+
+static bool ledger_has(const struct ledger *l, uint32_t serial)
+{
+	uint32_t each;
+	size_t cursor = 0;
+
+	while (ledger_next(l, UID, &cursor, &each))
+		if (each == serial)
+			return true;
+	return false;
+}
+
+/* It is just removing what an earlier one had stored: before that is sent, or before it is read. */
+static void who_is_replaced_removes_nothing_of_the_next_one(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t serial;
+
+	for (unsigned sent = 0; sent < 2; sent++) {
+		assert_int_equal(ledger_claim(f->durable.ledger, UID, &serial), 0);
+		if (!sent)
+			fill_queue(f);
+		durable_settle(&f->durable, 7);
+		turn(f);
+		assert_int_equal(f->durable.state, sent ? DURABLE_CLEARING : DURABLE_REMOVING);
+		serial = succeed(f);
+		settle(f);
+		assert_int_equal(count_entries(f), 1);
+		assert_true(ledger_has(f->durable.ledger, serial));
+		end(f);
+		begin(f, 16);
+		(void)close(f->entries[ENTRIES - 1].fd);
+		f->entries[ENTRIES - 1].fd = -1;
+	}
+}
+
+/* One that is given up and not replaced goes on: nobody else would remove it. */
+static void who_is_released_removes_what_it_has_begun(void **state)
+{
+	struct fixture *f = *state;
+	uint32_t serial;
+
+	assert_int_equal(ledger_claim(f->durable.ledger, UID, &serial), 0);
+	fill_queue(f);
+	durable_settle(&f->durable, 7);
+	turn(f);
+	assert_int_equal(f->durable.state, DURABLE_REMOVING);
+	ledger_dismiss(f->durable.ledger, UID);
+	settle(f);
+	assert_false(ledger_has(f->durable.ledger, serial));
 }
 
 /* ---- At random ---- */
@@ -572,6 +642,8 @@ int main(void)
 		TEST(a_full_store_refuses_new_parks_only),
 		TEST(an_earlier_holder_is_succeeded),
 		TEST(who_is_replaced_takes_back_what_it_stored),
+		TEST(who_is_replaced_removes_nothing_of_the_next_one),
+		TEST(who_is_released_removes_what_it_has_begun),
 		TEST(at_random),
 	};
 #undef TEST
