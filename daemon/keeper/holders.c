@@ -399,8 +399,11 @@ static void reap(struct holders *hs)
 		if (waitid(P_PID, (id_t)one->row.pid, &info, WEXITED | WNOHANG) == 0 &&
 		    info.si_pid == 0)
 			continue;
-		log_debug(hs->log, "the holder of uid %u (pid %d) has ended", one->row.uid,
-			  (int)one->row.pid);
+		if (info.si_pid != 0 && (info.si_code != CLD_EXITED || info.si_status != 0))
+			log_end(hs, one, &info, clock_now()); /* and its parks may be lost */
+		else
+			log_debug(hs->log, "the holder of uid %u (pid %d) has ended", one->row.uid,
+				  (int)one->row.pid);
 		forget(hs, one);
 	}
 }

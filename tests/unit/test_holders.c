@@ -388,6 +388,19 @@ static void all_end(void **state)
 	(void)close(linger[1]);
 }
 
+/* Nobody else will hear of it. */
+static void a_death_that_is_seen_at_the_end_is_told(void **state)
+{
+	struct fixture *f = *state;
+	struct holders_row row = make(f, UID, false);
+
+	check_holder(f, row.socket, 1, 0);
+	assert_int_equal(kill(row.pid, SIGKILL), 0);
+	wait_for_hangup(row.socket);
+	holders_end(&f->holders);
+	assert_non_null(strstr(read_log(f), "died by SIGKILL"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -401,6 +414,7 @@ int main(void)
 		TEST(one_that_is_released_ends),
 		TEST(another_keeper_takes_them_over),
 		TEST(all_end),
+		TEST(a_death_that_is_seen_at_the_end_is_told),
 	};
 #undef TEST
 
