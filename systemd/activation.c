@@ -60,7 +60,7 @@ static int move_up(int fd, char *error, size_t size)
 
 static void drop_strange(struct activation *a, int fd, const char *name)
 {
-	struct store store;
+	struct store store = {0};
 
 	if (a->n_strange++ == 0)
 		(void)snprintf(a->strange, sizeof(a->strange), "%.64s", name);
