@@ -205,6 +205,15 @@ static const struct holding *behind(const struct holding *h)
 	return not_stored(TAILQ_NEXT(h, list));
 }
 
+static size_t count_from(const struct holding *h)
+{
+	size_t n = 0;
+
+	for (; h; h = behind(h))
+		n++;
+	return n;
+}
+
 /* Fills the batch with at most max parks from ->next on. Returns how many; *ret: the one behind. */
 static unsigned fill(struct storing *s, unsigned max, const struct holding **ret)
 {
@@ -365,7 +374,7 @@ static void store_others(struct durable *d, int64_t until)
 		store_close(&s->store);
 	} else {
 		log_error(d->log, "uid %u: its %zu parks are lost, no socket to systemd: %s",
-			  d->uid, d->table->n, strerror(-r));
+			  d->uid, count_from(first), strerror(-r));
 	}
 	free(s);
 }

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 
 #include "holder_fixture.h"
+#include "protocol/wire.h"
 
 enum { UID = 1000, PARKS = 8, FLIPS = 10000 };
 
@@ -231,6 +232,28 @@ static void without_a_store_nothing_is_tried(void **state)
 	assert_true(lseek(f->log.fd, 0, SEEK_END) == 0);
 }
 
+/* Of durable ones and others, each is told once. */
+static void what_cannot_be_stored_is_counted(void **state)
+{
+	struct fixture *f = *state;
+	struct store_entry e;
+
+	record_batch_clear(&f->batch);
+	for (uint64_t i = 0; i < PARKS; i++) {
+		struct record r = record_of(i);
+
+		r.flags = i < 3 ? 0 : WIRE_PARK_DURABLE;
+		assert_int_equal(record_batch_add(&f->batch, RECORD_HOLD, 0, &r, sizeof(r),
+						  RECORD_TEXT, TEXT_SIZE, &f->pipe[1], 1),
+				 0);
+	}
+	e = store(f, UID, 1);
+	take(f, &e, 1);
+	depots_store(&f->depots);
+	assert_true(log_has(f, "its 3 parks are lost, no socket to systemd"));
+	assert_true(log_has(f, "does not say that it has the durable parks"));
+}
+
 /* One that was replaced, or never in office, has what may have been taken since. */
 static void who_is_not_in_office_stores_nothing(void **state)
 {
@@ -415,6 +438,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_newer_of_two_counts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(flipped_bytes_break_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_a_store_nothing_is_tried, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(what_cannot_be_stored_is_counted, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(who_is_not_in_office_stores_nothing, set_up,
 						tear_down),
