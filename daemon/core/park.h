@@ -101,6 +101,13 @@ struct park_text {
 	const uint8_t *bytes;
 };
 
+/* Bytes of all texts together. */
+static inline size_t park_text_size(const struct park_text *t)
+{
+	return (size_t)t->name_length + t->group_length + t->note_length + t->local_length +
+	       t->peer_length;
+}
+
 /* What PARK says, and what a record brings back. */
 struct park_new {
 	uint8_t token[PARK_TOKEN_SIZE];

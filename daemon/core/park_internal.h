@@ -34,13 +34,6 @@ struct parks {
 	TAILQ_HEAD(, park_handle) idle;
 };
 
-/* Bytes of all texts together. */
-static inline size_t park_text_size(const struct park_text *t)
-{
-	return (size_t)t->name_length + t->group_length + t->note_length + t->local_length +
-	       t->peer_length;
-}
-
 /* ---- park_table.c ---- */
 
 /* Not gone, of any owner. */

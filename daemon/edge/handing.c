@@ -17,16 +17,22 @@
 
 #define PAUSE INT64_C(10000000) /* ns */
 
+/* What is told of one direction. A deadline is the park's, and so of both. */
+static uint8_t code_of(const struct park *p, unsigned direction)
+{
+	return (uint8_t)((p->ready & direction ? WIRE_CODE_READY : 0) |
+			 (p->timed_out ? WIRE_CODE_TIMEOUT : 0));
+}
+
 void handing_add_entries(struct connection *c)
 {
 	struct park *p;
 
 	while ((p = TAILQ_FIRST(&c->entries)) && !c->closing) {
-		uint8_t timeout = p->timed_out ? WIRE_CODE_TIMEOUT : 0;
 		struct wire_park_entry entry = {
 			.kind = WIRE_RECORD_PARK,
-			.read = (uint8_t)((p->ready & CORE_READ ? WIRE_CODE_READY : 0) | timeout),
-			.write = (uint8_t)((p->ready & CORE_WRITE ? WIRE_CODE_READY : 0) | timeout),
+			.read = code_of(p, CORE_READ),
+			.write = code_of(p, CORE_WRITE),
 			.park = p->number,
 			.cookie = p->cookie,
 		};
@@ -67,26 +73,23 @@ void handing_recorded(struct park *p)
 
 static size_t encode(const struct park *p, uint8_t *buffer, size_t size)
 {
-	uint8_t timeout = p->timed_out ? WIRE_CODE_TIMEOUT : 0;
 	struct wire_handout record = {
 		.park = p->number,
 		.cookie = p->cookie,
 		.parked = p->parked,
 		.flags = p->flags,
-		.read = (uint8_t)((p->ready & CORE_READ ? WIRE_CODE_READY : 0) | timeout),
-		.write = (uint8_t)((p->ready & CORE_WRITE ? WIRE_CODE_READY : 0) | timeout),
+		.read = code_of(p, CORE_READ),
+		.write = code_of(p, CORE_WRITE),
 		.note_length = p->text.note_length,
 		.name_length = p->text.name_length,
 		.group_length = p->text.group_length,
 		.local_length = p->text.local_length,
 		.peer_length = p->text.peer_length,
 	};
-	size_t text = (size_t)p->text.note_length + p->text.name_length + p->text.group_length +
-		      p->text.local_length + p->text.peer_length;
 
 	memcpy(record.token, p->token, sizeof(record.token));
 	return wire_encode(buffer, size, WIRE_HANDOUT, 0, p->handout, &record, 1, p->text.bytes,
-			   text);
+			   park_text_size(&p->text));
 }
 
 static int send_one(struct connection *c, const struct park *p)
