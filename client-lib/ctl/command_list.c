@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "listing.h"
 #include "watch_row.h"
 
 /*
@@ -17,31 +18,27 @@ static bool is_wanted(const struct ctl *ctl, const struct readyd_watch_info *w)
 	       watch_deadline(w, ctl_now(), &left) == WATCH_DEADLINE_OVERDUE;
 }
 
-int command_list(const struct ctl *ctl)
+static int next(struct listing *l)
 {
 	struct readyd_watch_info row = {.size = sizeof(row)};
-	struct text_processes names = {0};
-	ctl_handle *r = NULL;
-	ctl_list_rows *rows = NULL;
-	output_auto *o = NULL;
-	int status, n;
+	int n = readyd_next_watch(l->rows, &row);
 
-	status = ctl_connect(ctl, &r);
-	if (status)
-		return status;
-	o = output_new_table(ctl, "watches", watch_row_fields, watch_row_n_fields);
-	if (!o)
-		return CTL_FAILED;
-	n = readyd_list_watches(r, &ctl->filter, &rows);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	while ((n = readyd_next_watch(rows, &row)) > 0) {
-		if (!is_wanted(ctl, &row))
-			continue;
-		output_row(o, row.session, (uint32_t)row.id);
-		watch_row_print(o, &names, &row);
-	}
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	return output_finish(o);
+	if (n <= 0 || !is_wanted(l->ctl, &row))
+		return n;
+	output_row(l->o, row.session, (uint32_t)row.id);
+	watch_row_print(l->o, &l->names, &row);
+	return n;
+}
+
+int command_list(const struct ctl *ctl)
+{
+	const struct listing_kind kind = {
+		.name = "watches",
+		.fields = watch_row_fields,
+		.n_fields = watch_row_n_fields,
+		.ask = readyd_list_watches,
+		.next = next,
+	};
+
+	return listing_print(ctl, &kind);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "address.h"
-#include "output.h"
+#include "listing.h"
 
 #include <inttypes.h>
 
@@ -99,26 +99,25 @@ static void print_park(struct output *o, const struct readyd_park_info *p)
 	output_text(o, "cookie", text);
 }
 
-int command_parked(const struct ctl *ctl)
+static int next(struct listing *l)
 {
 	struct readyd_park_info row = {.size = sizeof(row)};
-	ctl_handle *r = NULL;
-	ctl_list_rows *rows = NULL;
-	output_auto *o = NULL;
-	int status, n;
+	int n = readyd_next_park(l->rows, &row);
 
-	status = ctl_connect(ctl, &r);
-	if (status)
-		return status;
-	o = output_new_table(ctl, "parks", fields, sizeof(fields) / sizeof(fields[0]));
-	if (!o)
-		return CTL_FAILED;
-	n = readyd_list_parks(r, &ctl->filter, &rows);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	while ((n = readyd_next_park(rows, &row)) > 0)
-		print_park(o, &row);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	return output_finish(o);
+	if (n > 0)
+		print_park(l->o, &row);
+	return n;
+}
+
+int command_parked(const struct ctl *ctl)
+{
+	static const struct listing_kind kind = {
+		.name = "parks",
+		.fields = fields,
+		.n_fields = sizeof(fields) / sizeof(fields[0]),
+		.ask = readyd_list_parks,
+		.next = next,
+	};
+
+	return listing_print(ctl, &kind);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "output.h"
+#include "listing.h"
 
 /* quotas: one row a user and limit; the names are the keys of the configuration file. */
 
@@ -9,34 +9,36 @@ static const struct output_field fields[] = {
 	{"FREE", "free", OUTPUT_RIGHT},
 };
 
-int command_quotas(const struct ctl *ctl)
+static void print_quota(struct output *o, const struct readyd_quota_info *q, uint64_t number)
+{
+	output_row(o, q->uid, number);
+	output_number(o, "uid", q->uid);
+	output_text(o, "quota", q->name);
+	output_number(o, "used", q->used);
+	output_number(o, "limit", q->limit);
+	/* After a reload with a lower limit more may be used than is allowed. */
+	output_number(o, "free", q->limit > q->used ? q->limit - q->used : 0);
+}
+
+static int next(struct listing *l)
 {
 	struct readyd_quota_info row = {.size = sizeof(row)};
-	ctl_handle *r = NULL;
-	ctl_list_rows *rows = NULL;
-	output_auto *o = NULL;
-	uint64_t n_rows = 0;
-	int status, n;
+	int n = readyd_next_quota(l->rows, &row);
 
-	status = ctl_connect(ctl, &r);
-	if (status)
-		return status;
-	o = output_new_table(ctl, "quotas", fields, sizeof(fields) / sizeof(fields[0]));
-	if (!o)
-		return CTL_FAILED;
-	n = readyd_list_quotas(r, &ctl->filter, &rows);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	while ((n = readyd_next_quota(rows, &row)) > 0) {
-		output_row(o, row.uid, n_rows++);
-		output_number(o, "uid", row.uid);
-		output_text(o, "quota", row.name);
-		output_number(o, "used", row.used);
-		output_number(o, "limit", row.limit);
-		/* After a reload with a lower limit more may be used than is allowed. */
-		output_number(o, "free", row.limit > row.used ? row.limit - row.used : 0);
-	}
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	return output_finish(o);
+	if (n > 0)
+		print_quota(l->o, &row, l->n++);
+	return n;
+}
+
+int command_quotas(const struct ctl *ctl)
+{
+	static const struct listing_kind kind = {
+		.name = "quotas",
+		.fields = fields,
+		.n_fields = sizeof(fields) / sizeof(fields[0]),
+		.ask = readyd_list_quotas,
+		.next = next,
+	};
+
+	return listing_print(ctl, &kind);
 }

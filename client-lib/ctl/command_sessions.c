@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "output.h"
+#include "listing.h"
 
 /*
  * sessions: one row a connection, readyctl's own among them (STATE self), since it counts in
@@ -53,27 +53,25 @@ static void print_session(struct output *o, struct text_processes *names,
 	output_text(o, "state", s->self ? "self" : s->blocked ? "blocked" : "open");
 }
 
-int command_sessions(const struct ctl *ctl)
+static int next(struct listing *l)
 {
 	struct readyd_session_info row = {.size = sizeof(row)};
-	struct text_processes names = {0};
-	ctl_handle *r = NULL;
-	ctl_list_rows *rows = NULL;
-	output_auto *o = NULL;
-	int status, n;
+	int n = readyd_next_session(l->rows, &row);
 
-	status = ctl_connect(ctl, &r);
-	if (status)
-		return status;
-	o = output_new_table(ctl, "sessions", fields, sizeof(fields) / sizeof(fields[0]));
-	if (!o)
-		return CTL_FAILED;
-	n = readyd_list_sessions(r, &ctl->filter, &rows);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	while ((n = readyd_next_session(rows, &row)) > 0)
-		print_session(o, &names, &row);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	return output_finish(o);
+	if (n > 0)
+		print_session(l->o, &l->names, &row);
+	return n;
+}
+
+int command_sessions(const struct ctl *ctl)
+{
+	static const struct listing_kind kind = {
+		.name = "sessions",
+		.fields = fields,
+		.n_fields = sizeof(fields) / sizeof(fields[0]),
+		.ask = readyd_list_sessions,
+		.next = next,
+	};
+
+	return listing_print(ctl, &kind);
 }

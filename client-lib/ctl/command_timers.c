@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-#include "output.h"
+#include "listing.h"
 
 #include <inttypes.h>
 
@@ -58,27 +58,25 @@ static void print_timer(struct output *o, struct text_processes *names,
 	output_text(o, "cookie", text);
 }
 
-int command_timers(const struct ctl *ctl)
+static int next(struct listing *l)
 {
 	struct readyd_timer_info row = {.size = sizeof(row)};
-	struct text_processes names = {0};
-	ctl_handle *r = NULL;
-	ctl_list_rows *rows = NULL;
-	output_auto *o = NULL;
-	int status, n;
+	int n = readyd_next_timer(l->rows, &row);
 
-	status = ctl_connect(ctl, &r);
-	if (status)
-		return status;
-	o = output_new_table(ctl, "timers", fields, sizeof(fields) / sizeof(fields[0]));
-	if (!o)
-		return CTL_FAILED;
-	n = readyd_list_timers(r, &ctl->filter, &rows);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	while ((n = readyd_next_timer(rows, &row)) > 0)
-		print_timer(o, &names, &row);
-	if (n < 0)
-		return ctl_request_failed(r, n);
-	return output_finish(o);
+	if (n > 0)
+		print_timer(l->o, &l->names, &row);
+	return n;
+}
+
+int command_timers(const struct ctl *ctl)
+{
+	static const struct listing_kind kind = {
+		.name = "timers",
+		.fields = fields,
+		.n_fields = sizeof(fields) / sizeof(fields[0]),
+		.ask = readyd_list_timers,
+		.next = next,
+	};
+
+	return listing_print(ctl, &kind);
 }
