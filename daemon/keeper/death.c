@@ -61,7 +61,6 @@ void death_note_stuck(struct keeper *k)
 static void blame(struct keeper *k, const struct progress_step *step, int64_t now)
 {
 	uint64_t start = step->pid > 0 ? process_start_time(step->pid) : 0;
-
 	struct log_about about = about_step(step, LOG_EVENT_KEPT_OUT);
 
 	if (blame_death(&k->blame, step, start, now))

@@ -386,6 +386,11 @@ bool durable_has_stale(const struct durable *d)
 	return false;
 }
 
+bool durable_is_under_way(const struct durable *d)
+{
+	return d->state != DURABLE_IDLE;
+}
+
 bool durable_is_quiet(const struct durable *d)
 {
 	return d->state == DURABLE_IDLE && TAILQ_EMPTY(&d->pending) && !durable_has_stale(d);

@@ -100,7 +100,10 @@ void durable_settle(struct durable *d, uint32_t number);
 /* A new loop is there: nobody waits for answers any more. */
 void durable_orphan(struct durable *d);
 
-/* Nothing of what any loop has waited for is under way. */
+/* PID 1 is waited for, so that a loop may wait for this holder for longer than usual. */
+bool durable_is_under_way(const struct durable *d);
+
+/* Nothing of what any loop has waited for is under way, or still to be begun. */
 bool durable_is_quiet(const struct durable *d);
 
 /* ---- What it does ---- */

@@ -338,6 +338,12 @@ static void show_life(void *context)
 	(void)record_batch_send(&h->batch, h->socket);
 }
 
+/* The loop waits for it, while it waits for PID 1. */
+static bool may_look_stuck(const struct holder *h)
+{
+	return h->asked || durable_is_under_way(&h->durable);
+}
+
 /* Until when to wait, ns; and for what besides the socket, at most two. */
 static int64_t next_time(const struct holder *h, struct pollfd *polled, unsigned *ret_n)
 {
@@ -348,7 +354,7 @@ static int64_t next_time(const struct holder *h, struct pollfd *polled, unsigned
 		next = now + AGAIN_MS * MILLISECOND;
 	if (h->asked && h->put_off < next)
 		next = h->put_off;
-	if ((h->asked || h->durable.state != DURABLE_IDLE) && now + SIGN_OF_LIFE < next)
+	if (may_look_stuck(h) && now + SIGN_OF_LIFE < next)
 		next = now + SIGN_OF_LIFE;
 	return next;
 }
@@ -361,7 +367,6 @@ static void wait_for_work(struct holder *h)
 	sigset_t heeded, before;
 	unsigned n;
 	int64_t next = next_time(h, polled + 1, &n), left;
-	bool waits = h->asked || h->durable.state != DURABLE_IDLE;
 	int r = 1;
 
 	if ((h->giving && h->failures == 0) || durable_has_answers(&h->durable))
@@ -378,7 +383,7 @@ static void wait_for_work(struct holder *h)
 	if (!*h->stop)
 		r = ppoll(polled, n + 1, next == INT64_MAX ? NULL : &timeout, &before);
 	(void)sigprocmask(SIG_SETMASK, &before, NULL);
-	if (r == 0 && waits)
+	if (r == 0 && may_look_stuck(h))
 		show_life(h);
 }
 
