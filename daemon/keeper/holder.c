@@ -438,22 +438,21 @@ int holder_close(int socket, int go, const struct log *log)
 	return 0;
 }
 
-/* Its socket, the log, and the depots of its uid. */
-static void close_what_is_not_needed(const struct holder_options *options)
+/* It keeps its socket, the log, and the depots of its uid. */
+static int close_what_is_not_needed(const struct holder_options *options)
 {
-	int few[2] = {options->socket, options->log->fd};
-	int *needed = options->n_depots > 0 ? calloc(options->n_depots + 2, sizeof(int)) : few;
-	size_t n = 2;
+	CLEANUP_MEMORY int *needed = calloc(options->n_depots + 2, sizeof(*needed));
+	size_t n = 0;
 
 	if (!needed)
-		needed = few; /* the depots stay where they are, in the store */
-	memcpy(needed, few, sizeof(few));
-	for (size_t i = 0; i < options->n_depots && needed != few; i++)
+		return -ENOMEM;
+	needed[n++] = options->socket;
+	needed[n++] = options->log->fd;
+	for (size_t i = 0; i < options->n_depots; i++)
 		if (options->depots[i].uid == options->uid)
 			needed[n++] = options->depots[i].fd;
 	close_others(needed, n);
-	if (needed != few)
-		free(needed);
+	return 0;
 }
 
 int holder_run(const struct holder_options *options)
@@ -464,11 +463,11 @@ int holder_run(const struct holder_options *options)
 	assert(options->socket >= FD_LASTING);
 	set_signals();
 	(void)prctl(PR_SET_NAME, "readyd-holder");
-	close_what_is_not_needed(options);
 	h = calloc(1, sizeof(*h));
-	if (!h) {
+	if (!h || close_what_is_not_needed(options) < 0) {
 		log_error(options->log, "the holder of uid %u cannot start: %s", options->uid,
 			  strerror(ENOMEM));
+		free(h);
 		return 1;
 	}
 	h->uid = options->uid;
