@@ -363,18 +363,15 @@ static int64_t next_time(const struct holder *h, struct pollfd *polled, unsigned
 static void wait_for_work(struct holder *h)
 {
 	struct pollfd polled[3] = {{.fd = h->socket, .events = POLLIN}};
-	struct timespec timeout = {0};
+	struct timespec timeout;
 	sigset_t heeded, before;
 	unsigned n;
-	int64_t next = next_time(h, polled + 1, &n), left;
+	int64_t next = next_time(h, polled + 1, &n);
 	int r = 1;
 
 	if ((h->giving && h->failures == 0) || durable_has_answers(&h->durable))
 		polled[0].events |= POLLOUT;
-	left = next == INT64_MAX ? 0 : next - clock_now();
-	left = left < 0 ? 0 : left;
-	timeout.tv_sec = left / INT64_C(1000000000);
-	timeout.tv_nsec = left % INT64_C(1000000000);
+	timeout = clock_span(next - clock_now());
 	(void)sigemptyset(&heeded);
 	(void)sigaddset(&heeded, SIGTERM);
 	(void)sigaddset(&heeded, SIGCHLD);

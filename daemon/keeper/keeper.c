@@ -384,14 +384,10 @@ static void wait_and_hear(struct keeper *k)
 		{.fd = k->wake_fd, .events = POLLIN},
 		{.fd = k->loop.channel, .events = POLLIN},
 	};
-	int64_t next = next_time(k), left = next - clock_now(), now;
-	struct timespec timeout = {0};
+	int64_t next = next_time(k), now;
+	struct timespec timeout = clock_span(next - clock_now());
 	uint64_t count;
 
-	if (left > 0) {
-		timeout.tv_sec = left / INT64_C(1000000000);
-		timeout.tv_nsec = left % INT64_C(1000000000);
-	}
 	if (ppoll(fds, 3, next == INT64_MAX ? NULL : &timeout, NULL) < 0)
 		return; /* EINTR, or no memory for it: again */
 	now = clock_now();

@@ -14,4 +14,13 @@ static inline int64_t clock_now(void)
 	return (int64_t)ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
 }
 
+/* A span of time, as system calls want it; what is negative is over. */
+static inline struct timespec clock_span(int64_t ns)
+{
+	if (ns < 0)
+		ns = 0;
+	return (struct timespec){(time_t)(ns / INT64_C(1000000000)),
+				 (long)(ns % INT64_C(1000000000))};
+}
+
 #endif
