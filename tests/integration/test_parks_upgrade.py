@@ -76,7 +76,8 @@ class Upgrades(test_parks_deaths.WithKeeper):
         parks[0][2].send(b"before")
         self.ready_row(parks[0][1])
         in_hand = [self.handed(taker, token=secret)[1] for secret, _, _ in parks[27:]]
-        before, pids, fds = self.rows(), holders(self.d), self.keeper_fds()
+        pids = until(lambda: holders(self.d), "a holder, by its name")
+        before, fds = self.rows(), self.keeper_fds()
         holder_fds, status = len(fds_of(pids[0])), self.d.status()
         for upgrade in range(1, 6):
             self.kill_loop()
@@ -119,7 +120,7 @@ class Upgrades(test_parks_deaths.WithKeeper):
     def test_an_upgrade_that_does_not_come_about(self):
         """The program is gone when it is to be run: the old one goes on, with its holders."""
         secret, number, b = self.parked(self.client())
-        pids = holders(self.d)
+        pids = until(lambda: holders(self.d), "a holder, by its name")
         self.d.install_script(f'rm "$0"\nexec {READYD} "$@"\n')
         self.upgrade()
         self.d.logs(f"cannot run {self.d.program}: No such file or directory")
