@@ -39,9 +39,10 @@ int rd_park_refused(struct readyd *r, const struct rd_request *q, const char *wh
 	static const char *const advice[WIRE_E_MAX] = {
 		[WIRE_E_NOT_FOUND] = "it was taken, dropped or never made, or somebody is taking "
 				     "it; `readyctl parked` lists what is there",
-		[WIRE_E_EXISTS] = "take or drop the park that has that name first",
+		[WIRE_E_EXISTS] = "take or drop the park that has it first",
 		[WIRE_E_BUSY] = "whoever parks it has not finished: try again later",
-		[WIRE_E_NOT_POLLABLE] = "regular files need not be waited for",
+		[WIRE_E_NOT_POLLABLE] = "it can be kept without that: `readyctl park --hold-only`, "
+					"READYD_PARK_HOLD_ONLY",
 		[WIRE_E_NO_RESOURCES] = "try again later",
 		[WIRE_E_TOO_MANY_FDS] = "try again later, or raise the daemon's LimitNOFILE",
 		[WIRE_E_BAD_FD] = "it was closed",
@@ -49,6 +50,8 @@ int rd_park_refused(struct readyd *r, const struct rd_request *q, const char *wh
 		[WIRE_E_NOT_SUPPORTED] = "see readyd(8) for what the daemon needs for that",
 	};
 	const char *hint = q->error < WIRE_E_MAX ? advice[q->error] : NULL;
+	const char *text =
+		q->error == WIRE_E_EXISTS ? "the name is in use" : wire_error_text(q->error);
 	int error = rd_errno_of(q->error);
 
 	if (q->error == WIRE_E_KIND && q->detail == WIRE_KIND_FILE)
@@ -61,8 +64,7 @@ int rd_park_refused(struct readyd *r, const struct rd_request *q, const char *wh
 	if (q->error == WIRE_E_KIND)
 		return rd_fail(r, error, "%s: %s (%s); listening sockets are not parked", what,
 			       wire_error_text(q->error), wire_kind_name(q->detail));
-	return rd_fail(r, error, "%s: %s%s%s", what, wire_error_text(q->error), hint ? "; " : "",
-		       hint ? hint : "");
+	return rd_fail(r, error, "%s: %s%s%s", what, text, hint ? "; " : "", hint ? hint : "");
 }
 
 bool rd_park_is_busy(struct readyd *r, const struct rd_request *q, unsigned *tries)
@@ -300,6 +302,12 @@ static int park(struct readyd *r, int fd, const struct readyd_park_options *o, u
 		return error;
 	if (q.error) {
 		(void)snprintf(what, sizeof(what), "fd %d cannot be parked", fd);
+		if (q.error == WIRE_E_NOT_SUPPORTED && o->flags & READYD_PARK_DURABLE)
+			return rd_fail(r, rd_errno_of(q.error),
+				       "%s: a durable park needs a daemon that runs as a service "
+				       "of systemd, with its keeper; leave out `--durable` "
+				       "(READYD_PARK_DURABLE), or see readyd(8)",
+				       what);
 		return rd_park_refused(r, &q, what);
 	}
 	if (ret_park)

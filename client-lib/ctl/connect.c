@@ -68,26 +68,46 @@ int ctl_try_connect(const struct ctl *ctl, struct readyd **ret)
 	return connect_daemon(ctl, ret, NULL);
 }
 
+/*
+ * The advice must work when it is followed: a daemon on the default path does not help who named
+ * another one, --private not who set $READYD_SOCKET, nor a verb that does not take it.
+ */
 static void complain_no_daemon(const struct ctl *ctl)
 {
-	static const char advice[] = "start one with 'readyd', or let readyctl do it for this "
-				     "user alone: 'readyctl --private'";
+	const char *alone =
+		ctl->takes & CTL_PRIVATE
+			? ", or let readyctl do it for this user alone: 'readyctl --private'"
+			: "";
 	const char *named = secure_getenv("READYD_SOCKET");
 	const char *runtime = secure_getenv("XDG_RUNTIME_DIR");
 
-	if (ctl->socket)
-		ctl_complain("no daemon answers on %s; %s", ctl->socket, advice);
-	else if (named && *named)
-		ctl_complain("no daemon answers on %s, which $READYD_SOCKET names; unset it, or %s",
-			     named, advice);
-	else if (runtime && *runtime)
+	if (ctl->socket && ctl->socket[0] == '@')
+		ctl_complain("no daemon answers on %s; a private daemon that had this address has "
+			     "ended: leave out --socket to look for others",
+			     ctl->socket);
+	else if (ctl->socket)
 		ctl_complain(
-			"no daemon answers (tried %s/readyd/socket and /run/readyd/socket); %s",
-			runtime, advice);
+			"no daemon answers on %s; start one there with 'readyd --socket %s', or "
+			"leave out --socket to look for others",
+			ctl->socket, ctl->socket);
+	else if (named && named[0] == '@')
+		ctl_complain(
+			"no daemon answers on %s, which $READYD_SOCKET names; a private daemon "
+			"that had this address has ended: unset it",
+			named);
+	else if (named && *named)
+		ctl_complain(
+			"no daemon answers on %s, which $READYD_SOCKET names; unset it, or start "
+			"one there with 'readyd --socket %s'",
+			named, named);
+	else if (runtime && *runtime)
+		ctl_complain("no daemon answers (tried %s/readyd/socket and /run/readyd/socket); "
+			     "start one with 'readyd'%s",
+			     runtime, alone);
 	else
 		ctl_complain("no daemon answers (tried /run/readyd/socket; $XDG_RUNTIME_DIR is not "
-			     "set); %s",
-			     advice);
+			     "set); start one with 'readyd'%s",
+			     alone);
 }
 
 int ctl_connect(const struct ctl *ctl, struct readyd **ret)

@@ -51,6 +51,7 @@ enum ctl_option_bit {
 
 struct ctl {
 	unsigned given;      /* enum ctl_option_bit */
+	unsigned takes;      /* the same: which options the verb takes */
 	unsigned closed_std; /* bit n: fd n (0 to 2) was closed when readyctl started */
 	const char *socket;
 	struct readyd_filter filter;

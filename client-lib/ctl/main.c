@@ -359,6 +359,7 @@ int main(int argc, char **argv)
 		return ctl_print_help(verb);
 	ctl.arguments++;
 	ctl.n_arguments--;
+	ctl.takes = verb->options;
 	status = check_usage(&ctl, verb);
 	return status ? status : verb->run(&ctl);
 }

@@ -920,8 +920,8 @@ class NoDaemonTest(Base):
                      ("show", "1/1"), ("break", "1")):
             with self.subTest(verb=verb):
                 result = self.run_ctl("--socket", "/nonexistent/socket", *verb)
-                self.assert_line(result, 3, "no daemon answers on /nonexistent/socket; .*'readyd'"
-                                 ".*'readyctl --private'")
+                self.assert_line(result, 3, "no daemon answers on /nonexistent/socket; .*"
+                                 "'readyd --socket /nonexistent/socket'")
 
     def test_a_socket_that_nobody_serves(self):
         path = os.path.join(self.directory(), "socket")
@@ -936,7 +936,8 @@ class NoDaemonTest(Base):
 
     def test_the_environment_names_it(self):
         result = self.run_ctl("list", env=self.environment(READYD_SOCKET="/nonexistent/x"))
-        self.assert_line(result, 3, r"/nonexistent/x, which \$READYD_SOCKET names")
+        self.assert_line(result, 3, r"/nonexistent/x, which \$READYD_SOCKET names; unset it, or "
+                         "start one there with 'readyd --socket /nonexistent/x'$")
 
     @unittest.skipIf(os.path.exists("/run/readyd/socket"), "this machine has a readyd")
     def test_all_that_were_tried_are_named(self):
@@ -945,7 +946,8 @@ class NoDaemonTest(Base):
         self.assert_line(result, 3, "tried %s/readyd/socket and /run/readyd/socket" %
                          re.escape(d))
         self.assert_line(self.run_ctl("list"), 3, r"tried /run/readyd/socket; "
-                         r"\$XDG_RUNTIME_DIR is not set")
+                         r"\$XDG_RUNTIME_DIR is not set\); .*'readyctl --private'$")
+        self.assert_line(self.run_ctl("drop", "1"), 3, "; start one with 'readyd'$")
 
     def test_paths_are_escaped(self):
         self.assert_line(self.run_ctl("status", "--socket", "/nonexistent/\x1b[1m\nx"), 3,
