@@ -70,12 +70,13 @@ int ctl_try_connect(const struct ctl *ctl, struct readyd **ret)
 
 /*
  * The advice must work when it is followed: a daemon on the default path does not help who named
- * another one, --private not who set $READYD_SOCKET, nor a verb that does not take it.
+ * another one, --private not who set $READYD_SOCKET, nor a verb that does not take it, nor who parks:
+ * nobody else finds that daemon, and it ends in 10 s.
  */
 static void complain_no_daemon(const struct ctl *ctl)
 {
 	const char *alone =
-		ctl->takes & CTL_PRIVATE
+		ctl->takes & CTL_PRIVATE && !(ctl->takes & CTL_FD)
 			? ", or let readyctl do it for this user alone: 'readyctl --private'"
 			: "";
 	const char *named = secure_getenv("READYD_SOCKET");

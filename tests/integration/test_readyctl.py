@@ -947,7 +947,8 @@ class NoDaemonTest(Base):
                          re.escape(d))
         self.assert_line(self.run_ctl("list"), 3, r"tried /run/readyd/socket; "
                          r"\$XDG_RUNTIME_DIR is not set\); .*'readyctl --private'$")
-        self.assert_line(self.run_ctl("drop", "1"), 3, "; start one with 'readyd'$")
+        for verb in (("drop", "1"), ("park",)):
+            self.assert_line(self.run_ctl(*verb), 3, "; start one with 'readyd'$")
 
     def test_paths_are_escaped(self):
         self.assert_line(self.run_ctl("status", "--socket", "/nonexistent/\x1b[1m\nx"), 3,
