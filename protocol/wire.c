@@ -96,6 +96,7 @@ static const struct layout layouts[256] = {
 	ROWS(TIMERS, wire_timer_row, 0),
 	ROWS(QUOTAS, wire_quota_row, 0),
 	ROWS(PARKS, wire_park_row, HAS_TAIL),
+	ROWS(GROUPS, wire_group_row, HAS_TAIL),
 };
 
 static const char reserved_not_zero[] = "a reserved field of a record is not zero";
@@ -243,6 +244,8 @@ static const char *take_fault(const struct wire_take *take, size_t tail)
 
 static const char *attach_fault(const struct wire_attach *attach, size_t tail)
 {
+	if (attach->reserved)
+		return reserved_not_zero;
 	if (attach->group_length != tail)
 		return lengths_differ;
 	return tail > WIRE_NAME_MAX ? "the group's name is too long" : NULL;
@@ -384,7 +387,11 @@ static const char *record_fault(unsigned type, const void *record, size_t tail)
 	case WIRE_HANDOUT:
 		return handout_fault(record, tail);
 	case WIRE_PARKS:
-		return ((const struct wire_park_row *)record)->reserved ? reserved_not_zero : NULL;
+		return ((const struct wire_park_row *)record)->shared > 1
+			       ? "a row says neither that it is shared nor that it is not"
+			       : NULL;
+	case WIRE_GROUPS:
+		return ((const struct wire_group_row *)record)->reserved ? reserved_not_zero : NULL;
 	case WIRE_TIMERS:
 		return ((const struct wire_timer_row *)record)->reserved ? reserved_not_zero : NULL;
 	default:
@@ -403,6 +410,19 @@ static const char *park_rows_fault(const struct wire_view *view)
 			return "an address is too long";
 		sum += (size_t)r[i].name_length + r[i].group_length + r[i].local_length +
 		       r[i].peer_length;
+	}
+	return sum != view->header.tail ? lengths_differ : NULL;
+}
+
+static const char *group_rows_fault(const struct wire_view *view)
+{
+	const struct wire_group_row *r = view->records;
+	size_t sum = 0;
+
+	for (uint32_t i = 0; i < view->header.count; i++) {
+		if (r[i].group_length > WIRE_NAME_MAX)
+			return "a group's name is too long";
+		sum += r[i].group_length;
 	}
 	return sum != view->header.tail ? lengths_differ : NULL;
 }
@@ -512,6 +532,8 @@ static enum wire_error body_fault(const void *buffer, size_t size, bool from_cli
 		*ret_reason = record_fault(h->type, records + (size_t)i * l->record, h->tail);
 	if (h->type == WIRE_PARKS && !*ret_reason)
 		*ret_reason = park_rows_fault(view);
+	if (h->type == WIRE_GROUPS && !*ret_reason)
+		*ret_reason = group_rows_fault(view);
 	return *ret_reason ? WIRE_E_PROTOCOL : WIRE_OK;
 }
 

@@ -36,6 +36,9 @@ enum {
 	WIRE_ADDRESS_MAX = 128,   /* bytes of a socket address in PARK */
 	WIRE_TEXT_MAX = 1024,     /* bytes of the texts in HELLO, WELCOME, STATUS and ERROR */
 	WIRE_TOKEN_SIZE = 16,     /* a park's token, a handle's id */
+	WIRE_CAPACITY_MAX = 1024, /* hand-outs that a worker works at, at once */
+	WIRE_GROUPS_MAX = 64,     /* groups that one session is attached to */
+	WIRE_UNSETTLED_MAX = 16,  /* hand-outs of groups that are unsettled at one worker */
 };
 
 /* Message types. 0x01 to 0x7f: client to daemon. 0x80 and above: daemon to client. */
@@ -84,6 +87,7 @@ enum wire_type {
 	WIRE_TIMERS = 0xb3,
 	WIRE_QUOTAS = 0xb4,
 	WIRE_PARKS = 0xb5,
+	WIRE_GROUPS = 0xb6,
 };
 
 /* Header flags. */
@@ -301,9 +305,11 @@ struct wire_held { /* ACKNOWLEDGE, HELD. HELD: a zero token, held 0, means all o
 	uint32_t reserved;
 };
 
-struct wire_attach {       /* ATTACH, DETACH: 1 record; tail: group */
-	uint32_t capacity; /* ATTACH: hand-outs that this worker takes at once */
+struct wire_attach {   /* ATTACH, DETACH: 1 record; tail: group */
+	uint32_t more; /* ATTACH: hand-outs that the daemon may make beyond those it may already */
+	uint32_t capacity; /* ATTACH: hand-outs that this worker works at, at once */
 	uint32_t group_length;
+	uint32_t reserved;
 };
 
 struct wire_list {        /* LIST_*: 1 record. Rows come in the daemon's own order */
@@ -579,8 +585,22 @@ struct wire_park_row { /* tail of PARKS: of each row name, group, local and peer
 	uint8_t local_length;
 	uint8_t peer_length;
 	uint8_t interest;
-	uint8_t reserved;
-	int32_t fd; /* the client's number, if told */
+	uint8_t shared; /* 1: its group is shared between users */
+	int32_t fd;     /* the client's number, if told */
+};
+
+struct wire_group_row { /* tail of GROUPS: of each row the group's name */
+	uint64_t cursor;
+	uint64_t parks;
+	uint64_t ready;    /* of them, and not handed out */
+	uint64_t handed;   /* of them, and not acknowledged */
+	int64_t oldest;    /* ns: since when the next one is ready; 0: none is */
+	uint64_t credit;   /* of all its workers: hand-outs that may be made */
+	uint64_t capacity; /* of all its workers */
+	uint32_t uid;      /* whose it is; UINT32_MAX: shared between users */
+	uint32_t workers;
+	uint32_t group_length;
+	uint32_t reserved;
 };
 
 /* ---- Codec ---- */

@@ -1649,8 +1649,8 @@ def P_relative_zero_is_now(t):
 def P_not_implemented(t):
     client = t.client()
     requests = (
-        Message(Type.ATTACH, (Attach(4, 3),), b"web"),
-        Message(Type.DETACH, (Attach(0, 3),), b"web"),
+        Message(Type.ATTACH, (Attach(4, 4, 3),), b"web"),
+        Message(Type.DETACH, (Attach(0, 0, 3),), b"web"),
         list_rows(Type.LIST_GROUPS),
         Message(Type.MONITOR, (Monitor(),)),
     )

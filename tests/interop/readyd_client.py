@@ -90,6 +90,7 @@ class Type(enum.IntEnum):
     TIMERS = 0xB3
     QUOTAS = 0xB4
     PARKS = 0xB5
+    GROUPS = 0xB6
 
 
 class Flag(Mask):
@@ -403,8 +404,9 @@ class Held(NamedTuple):
     held: int = 1
 
 
-@record("II")
+@record("III4x")
 class Attach(NamedTuple):
+    more: int
     capacity: int
     group_length: int
 
@@ -623,7 +625,7 @@ class QuotaRow(NamedTuple):
     quota: Quota
 
 
-@record("QQQqqIIIIBBBBHBBBBBxi")
+@record("QQQqqIIIIBBBBHBBBBBBi")
 class ParkRow(NamedTuple):
     cursor: int
     park: int
@@ -644,12 +646,27 @@ class ParkRow(NamedTuple):
     local_length: int
     peer_length: int
     interest: Direction
+    shared: int
     fd: int
 
     @property
     def tail_lengths(self):
         """Of name, group and the two addresses: notes are not shown."""
         return self.name_length, self.group_length, self.local_length, self.peer_length
+
+
+@record("QQQQqQQIII4x")
+class GroupRow(NamedTuple):
+    cursor: int
+    parks: int
+    ready: int
+    handed: int
+    oldest: int
+    credit: int
+    capacity: int
+    uid: int
+    workers: int
+    group_length: int
 
 
 class Layout(NamedTuple):
@@ -705,11 +722,12 @@ LAYOUTS = {
     Type.TIMERS: Layout(TimerRow, 0, RECORDS_MAX),
     Type.QUOTAS: Layout(QuotaRow, 0, RECORDS_MAX),
     Type.PARKS: Layout(ParkRow, 0, RECORDS_MAX, MESSAGE_MAX),
+    Type.GROUPS: Layout(GroupRow, 0, RECORDS_MAX, MESSAGE_MAX),
 }
 
 READY_RECORDS = {cls.happened: cls
                  for cls in (Entry, TimerEntry, BreakEntry, ParkEntry, Answer, Failure)}
-ROWS = (Type.SESSIONS, Type.WATCHES, Type.TIMERS, Type.QUOTAS, Type.PARKS)
+ROWS = (Type.SESSIONS, Type.WATCHES, Type.TIMERS, Type.QUOTAS, Type.PARKS, Type.GROUPS)
 REPLIES = {
     Type.HELLO: Type.WELCOME,
     Type.GET_STATUS: Type.STATUS,
@@ -833,6 +851,8 @@ def _parse_one(data):
         _check(item, tail)
     if type_ is Type.PARKS and sum(sum(row.tail_lengths) for row in records) != len(tail):
         raise ValueError("PARKS: lengths that do not add up to the tail")
+    if type_ is Type.GROUPS and sum(row.group_length for row in records) != len(tail):
+        raise ValueError("GROUPS: lengths that do not add up to the tail")
     if type_ in (Type.HELLO, Type.ERROR) and b"\0" in tail:
         raise ValueError("a zero byte in the text")
     if type_ is Type.STATUS and (tail.count(b"\0") != 3 or not tail.endswith(b"\0")):
@@ -845,7 +865,7 @@ def _parse_one(data):
 def _check(item, tail):
     """What a layout cannot express."""
     lengths = [value for name, value in zip(item._fields, item) if name.endswith("_length")]
-    if lengths and sum(lengths) != len(tail) and not isinstance(item, ParkRow):
+    if lengths and sum(lengths) != len(tail) and not isinstance(item, (ParkRow, GroupRow)):
         raise ValueError(f"{type(item).__name__}: lengths that do not add up to the tail")
     for name in ("note", "local", "peer"):
         limit = NOTE_MAX if name == "note" else ADDRESS_MAX
@@ -857,6 +877,8 @@ def _check(item, tail):
         raise ValueError("a timer entry without an expiration")
     if isinstance(item, ParkRow) and item.timed_out > 1:
         raise ValueError("a row of PARKS that timed out more than once")
+    if isinstance(item, ParkRow) and item.shared > 1:
+        raise ValueError("a row of PARKS that is shared more than once")
     if isinstance(item, ParkEntry):
         if not item.read and not item.write:
             raise ValueError("a park's entry that says nothing")

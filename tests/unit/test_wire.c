@@ -37,7 +37,7 @@ static_assert(sizeof(struct wire_park) == 48, "park");
 static_assert(sizeof(struct wire_token) == 16, "token");
 static_assert(sizeof(struct wire_take) == 32, "take");
 static_assert(sizeof(struct wire_held) == 24, "held");
-static_assert(sizeof(struct wire_attach) == 8, "attach");
+static_assert(sizeof(struct wire_attach) == 16, "attach");
 static_assert(sizeof(struct wire_list) == 32, "list");
 static_assert(sizeof(struct wire_monitor) == 24, "monitor");
 static_assert(sizeof(struct wire_welcome) == 40, "welcome");
@@ -53,6 +53,7 @@ static_assert(sizeof(struct wire_session_row) == 120, "session_row");
 static_assert(sizeof(struct wire_watch_row) == 104, "watch_row");
 static_assert(sizeof(struct wire_timer_row) == 64, "timer_row");
 static_assert(sizeof(struct wire_quota_row) == 32, "quota_row");
+static_assert(sizeof(struct wire_group_row) == 72, "group_row");
 
 enum {
 	VECTORS_MAX = 512,
@@ -561,8 +562,9 @@ static void each_type_round_trips(void **state)
 				round_trip(type, 1, "123456789", n);
 		}
 	}
-	assert_int_equal(n_types, 40);
+	assert_int_equal(n_types, 41);
 	round_trip(WIRE_SESSIONS, 0, "", 0);
+	round_trip(WIRE_GROUPS, 0, "", 0);
 }
 
 static void encode_refuses_what_does_not_fit(void **state)
