@@ -62,6 +62,7 @@ typedef uint64_t readyd_id;
 #define READYD_EVENT_TIMER 2u
 #define READYD_EVENT_BREAK 3u
 #define READYD_EVENT_PARK 4u
+#define READYD_EVENT_HANDOUT 5u /* readyd_receive() has one */
 
 struct readyd_event {
 	uint64_t cookie; /* as given at readyd_watch(), readyd_timer_set() or readyd_park() */
@@ -271,16 +272,18 @@ struct readyd_park_options {
  * Parks fd. Asks the daemon; after success the caller closes its own copy. As soon as the park is
  * ready in a direction of the interest, or its deadline passes (DEADLINE_HAND), this handle's
  * readyd_poll() has one event READYD_EVENT_PARK, with the park's number as id; READYD_READY, and
- * READYD_TIMEOUT, once each. Anybody may take it before, or without that. *ret_park is its number,
+ * READYD_TIMEOUT, once each. A park with a group has no event: it goes to the group's workers
+ * (readyd_attach()). Anybody may take it before, or without that. *ret_park is its number,
  * and ret_token, which has room for 16 bytes, gets its token; both may be NULL.
  *
  * If the daemon dies meanwhile, the request is repeated by its token: the fd is parked once.
  *
- * -EEXIST: name and group are in use; -EDQUOT: this user's limit of parks, or of the bytes of their
- * notes; -EACCES: this kind is not admitted (also listening sockets); -EPERM: cannot be polled;
- * -EOPNOTSUPP: DURABLE, where nothing outlives the daemon; -EINVAL: also one of the daemon's own;
- * -EMFILE: the daemon's fds; -EAGAIN: no resources, also for DURABLE in systemd's store, try again;
- * -EBADF; -ENOMEM.
+ * -EEXIST: name and group are in use, or this description is parked already; -EDQUOT: this user's
+ * limit of parks, or of the bytes of their notes; -EACCES: this kind is not admitted (also listening
+ * sockets), or the group is shared between users and this one may not park into it; -EPERM: cannot be
+ * polled; -EOPNOTSUPP: DURABLE, where nothing outlives the daemon; -EINVAL: also one of the daemon's
+ * own; -EMFILE: the daemon's fds; -EAGAIN: no resources, also for DURABLE in systemd's store, try
+ * again; -EBADF; -ENOMEM.
  */
 int readyd_park(struct readyd *r, int fd, const struct readyd_park_options *options,
 		uint64_t *ret_park, uint8_t *ret_token);
@@ -341,6 +344,53 @@ int readyd_claim(struct readyd *r, const uint8_t *token);
 /* Closes a park. Asks the daemon. -ENOENT: no such park, or somebody is taking it; -EBUSY: as
  * readyd_take(). */
 int readyd_drop(struct readyd *r, const struct readyd_park_key *key);
+
+/* ---- Working for a group ---- */
+
+/*
+ * Workers of a group are handed its parks as these become ready, or as their deadlines pass
+ * (DEADLINE_HAND): the one that has been ready longest goes to the worker that is at work on the
+ * fewest, to one exactly. A worker says how many it works at, at once, and after each that it is
+ * free again. It may be one process, or one thread, or thousands.
+ *
+ *   readyd_attach(r, "web", 1);
+ *   while (readyd_receive(r, &taken, -1) == 1) {
+ *           serve(taken.fd);                 (close it, or readyd_park() it again)
+ *           readyd_taken_clear(&taken);
+ *           readyd_done(r, "web");
+ *   }
+ */
+
+/*
+ * Makes this handle a worker of the group, or changes its capacity: how many it works at, at once, 1
+ * to 1024. Less than it is at work on now holds from the next readyd_done() on. Asks the daemon.
+ * -EINVAL: capacity, or no name; -EACCES: the group is shared between users, and this one may not
+ * take from it; -EAGAIN: no resources, or 64 groups are attached to; -ENOSYS: an older daemon;
+ * -EOPNOTSUPP as readyd_take().
+ */
+int readyd_attach(struct readyd *r, const char *group, unsigned capacity);
+
+/*
+ * Leaves the group. Asks the daemon. What was received stays the caller's; what has arrived and was
+ * not received goes to another worker. -ENOENT: not attached.
+ */
+int readyd_detach(struct readyd *r, const char *group);
+
+/*
+ * The next park that was handed to this handle, of whatever group (see taken->group). `delta` as for
+ * readyd_poll(). 1: *ret is filled, as by readyd_take(), and settled: the fd is this process's and
+ * nobody else's. 0: time is over, or broken. readyd_poll() says READYD_EVENT_HANDOUT for each that
+ * is not received yet; whoever uses both asks here with 0 then.
+ *
+ * -EMFILE: this process has no free fd; a park that was for this handle went to another worker, or
+ * stays ready. The next call says that there is room again. -EINVAL: not attached to any group, and
+ * nothing is left to receive. -ENOTCONN as readyd_poll().
+ */
+int readyd_receive(struct readyd *r, struct readyd_taken *ret, int64_t delta);
+
+/* One of that group is finished with: the worker is free for another. Does not wait for the daemon.
+ * -ENOENT: not attached; -EINVAL: all that were received are done. */
+int readyd_done(struct readyd *r, const char *group);
 
 /* ---- Polling ---- */
 
@@ -499,6 +549,17 @@ struct readyd_park_info {
 	char kind[16], name[256], group[256];
 };
 
+/* A row of groups; its list's filter looks at uid. */
+struct readyd_group_info {
+	size_t size;
+	uint64_t parks, ready, handed; /* in it; of them ready and not handed out; handed out */
+	int64_t oldest;                /* since when the next one is ready; 0: none is */
+	uint64_t credit, capacity;     /* of all its workers: what may be handed out now; at most */
+	uint32_t uid;                  /* whose it is; UINT32_MAX: shared between users */
+	uint32_t workers;
+	char group[256];
+};
+
 struct readyd_list; /* an iterator; belongs to its handle */
 
 int readyd_list_sessions(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
@@ -506,11 +567,13 @@ int readyd_list_watches(struct readyd *r, const struct readyd_filter *f, struct 
 int readyd_list_timers(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_list_quotas(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_list_parks(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
+int readyd_list_groups(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret);
 int readyd_next_session(struct readyd_list *l, struct readyd_session_info *row);
 int readyd_next_watch(struct readyd_list *l, struct readyd_watch_info *row);
 int readyd_next_timer(struct readyd_list *l, struct readyd_timer_info *row);
 int readyd_next_quota(struct readyd_list *l, struct readyd_quota_info *row);
 int readyd_next_park(struct readyd_list *l, struct readyd_park_info *row);
+int readyd_next_group(struct readyd_list *l, struct readyd_group_info *row);
 struct readyd_list *readyd_list_free(struct readyd_list *l); /* NULL accepted; returns NULL */
 
 /* The library's version ("0.1.0"). Static. */
