@@ -256,6 +256,13 @@ void config_clear(struct config *c)
 	who_list_clear(&c->upgrade);
 	who_list_clear(&c->trusted);
 	who_list_clear(&c->ttys);
+	for (size_t i = 0; i < c->n_shared_groups; i++) {
+		free(c->shared_groups[i].name);
+		who_list_clear(&c->shared_groups[i].park);
+		who_list_clear(&c->shared_groups[i].take);
+		who_list_clear(&c->shared_groups[i].list);
+	}
+	free(c->shared_groups);
 	*c = (struct config){0};
 }
 

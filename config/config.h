@@ -62,6 +62,12 @@ struct config_override {
 	struct config_limits limits;
 };
 
+/* A group of parks that several users share. Root and the daemon's own user may all of it. */
+struct config_shared_group {
+	char *name;
+	struct config_who_list park, take, list; /* who may do so */
+};
+
 /* The system's hard limits, from which defaults are computed. */
 struct config_hard {
 	uint64_t nofile;           /* RLIMIT_NOFILE, hard */
@@ -85,6 +91,8 @@ struct config {
 		upgrade; /* who may have another binary take over; not set: the same */
 	struct config_who_list trusted; /* whose fds the loop closes itself */
 	struct config_who_list ttys;    /* who may watch ttys, other sockets and other devices */
+	struct config_shared_group *shared_groups; /* by name */
+	size_t n_shared_groups;
 };
 
 /* One fault of a file. */
@@ -127,6 +135,10 @@ void config_limits_for(const struct config *c, uid_t uid, const gid_t *gids, siz
 /* Whether a resolved list names this uid or one of these groups. */
 bool config_list_has(const struct config_who_list *list, uid_t uid, const gid_t *gids,
 		     size_t n_gids);
+
+/* The shared group of this name (1 to 255 bytes, not ended), or NULL. */
+const struct config_shared_group *config_find_shared_group(const struct config *c, const void *name,
+							   size_t length);
 
 /* The key of a limit in the file ("connections", ...). Static. */
 const char *config_limit_key(enum config_limit limit);

@@ -107,6 +107,13 @@ bool config_read_time(struct config_reader *r, const struct config_node *node, c
 void config_report_unknown(struct config_reader *r, const struct config_node *node,
 			   const char *what, const char *const *names, size_t n);
 
+/* A list of users and groups. */
+void config_read_list(struct config_reader *r, const struct config_node *node, const char *where,
+		      struct config_who_list *list);
+
+/* The value of `shared-groups` (config_shared.c). */
+void config_read_shared_groups(struct config_reader *r, const struct config_node *node);
+
 /* Puts a copy of the text in place of *s. */
 void config_set_string(struct config_reader *r, char **s, const char *text);
 

@@ -277,7 +277,7 @@ static bool read_who(struct config_reader *r, const struct config_node *node, co
 	return true;
 }
 
-static void read_list(struct config_reader *r, const struct config_node *node, const char *where,
+void config_read_list(struct config_reader *r, const struct config_node *node, const char *where,
 		      struct config_who_list *list)
 {
 	char entry[WHERE_SIZE];
@@ -316,27 +316,32 @@ static void read_list(struct config_reader *r, const struct config_node *node, c
 
 static void read_connect(struct config_reader *r, const struct config_node *node)
 {
-	read_list(r, node, "connect", &r->config->connect);
+	config_read_list(r, node, "connect", &r->config->connect);
 }
 
 static void read_inspect(struct config_reader *r, const struct config_node *node)
 {
-	read_list(r, node, "inspect", &r->config->inspect);
+	config_read_list(r, node, "inspect", &r->config->inspect);
 }
 
 static void read_upgrade(struct config_reader *r, const struct config_node *node)
 {
-	read_list(r, node, "upgrade", &r->config->upgrade);
+	config_read_list(r, node, "upgrade", &r->config->upgrade);
 }
 
 static void read_trusted(struct config_reader *r, const struct config_node *node)
 {
-	read_list(r, node, "trusted", &r->config->trusted);
+	config_read_list(r, node, "trusted", &r->config->trusted);
 }
 
 static void read_ttys(struct config_reader *r, const struct config_node *node)
 {
-	read_list(r, node, "ttys", &r->config->ttys);
+	config_read_list(r, node, "ttys", &r->config->ttys);
+}
+
+static void read_shared_groups(struct config_reader *r, const struct config_node *node)
+{
+	config_read_shared_groups(r, node);
 }
 
 static void read_overrides(struct config_reader *r, const struct config_node *node, bool group)
@@ -406,6 +411,7 @@ static const struct key {
 	{"upgrade", read_upgrade},
 	{"trusted", read_trusted},
 	{"ttys", read_ttys},
+	{"shared-groups", read_shared_groups},
 };
 
 enum { N_KEYS = sizeof(keys) / sizeof(keys[0]) };

@@ -165,6 +165,11 @@ int config_resolve(struct config *c, struct config_errors *errors)
 	resolve_list(&c->upgrade, &report);
 	resolve_list(&c->trusted, &report);
 	resolve_list(&c->ttys, &report);
+	for (size_t i = 0; i < c->n_shared_groups; i++) {
+		resolve_list(&c->shared_groups[i].park, &report);
+		resolve_list(&c->shared_groups[i].take, &report);
+		resolve_list(&c->shared_groups[i].list, &report);
+	}
 	check_overrides(c, &report);
 	return config_report_end(&report);
 }

@@ -187,6 +187,28 @@ static void nothing_means_the_defaults(void **state)
 	config_clear(&defaults);
 }
 
+static void check_shared_groups(const struct config *c)
+{
+	const struct config_shared_group *web = config_find_shared_group(c, "webs", 3), *a;
+
+	assert_int_equal(c->n_shared_groups, 3);
+	assert_non_null(web);
+	assert_string_equal(web->name, "web");
+	assert_int_equal(web->park.items[0].uid, 3);
+	assert_int_equal(web->take.n, 2);
+	assert_true(web->take.items[0].group);
+	assert_int_equal(web->take.items[1].uid, 4);
+	assert_true(web->list.set);
+	assert_int_equal(web->list.n, 0);
+	a = config_find_shared_group(c, "a", 1);
+	assert_non_null(a);
+	assert_false(a->park.set);
+	assert_string_equal(a->take.items[0].name, "staff");
+	assert_non_null(config_find_shared_group(c, "app 2", 5));
+	assert_null(config_find_shared_group(c, "we", 2));
+	assert_null(config_find_shared_group(c, "web", 0));
+}
+
 static void every_key_is_read(void **state)
 {
 	static const char text[] = "socket: /tmp/a.socket\n"
@@ -208,7 +230,11 @@ static void every_key_is_read(void **state)
 				   "upgrade: ['@9', 3]\n"
 				   "trusted:\n"
 				   "- \"@staff\"\n"
-				   "ttys: ['@0']\n";
+				   "ttys: ['@0']\n"
+				   "shared-groups:\n"
+				   "  web: {park: [3], take: ['@9', 4], list: []}\n"
+				   "  'app 2':\n"
+				   "  a: {take: ['@staff']}\n";
 	struct config c = read_valid(text, &usual);
 
 	(void)state;
@@ -255,6 +281,7 @@ static void every_key_is_read(void **state)
 	assert_string_equal(c.trusted.items[0].name, "staff");
 	assert_true(c.trusted.items[0].group);
 	assert_int_equal(c.ttys.items[0].gid, 0);
+	check_shared_groups(&c);
 	config_clear(&c);
 }
 
@@ -302,7 +329,8 @@ static const struct fault faults[] = {
 	{"Log_Level: info", 1, 1, "did you mean log-level?"},
 	{"zebra: 1", 1, 1,
 	 "there are: socket, backend, log-level, reserve-fds, hello-timeout, stuck-after, "
-	 "park-max-age, limits, users, groups, connect, inspect, upgrade, trusted, ttys"},
+	 "park-max-age, limits, users, groups, connect, inspect, upgrade, trusted, ttys, "
+	 "shared-groups"},
 	{"limits:\n  watchs: 1", 2, 3, "did you mean watches?"},
 	{"users: {root: {watchs: 1}}", 1, 16, "users.\"root\": the limit \"watchs\""},
 	{"backend: epoll\nbackend: poll", 2, 1, "given in line 1 already"},
@@ -311,12 +339,23 @@ static const struct fault faults[] = {
 	{"connect: [1]\nconnect: [2]", 2, 1, "given in line 1 already"},
 	{"? [a]\n: b", 1, 3, "must be one word"},
 	{"<<: {}", 1, 1, "not known"},
+	{"shared-groups: {web: {take: [1], tke: [2]}}", 1, 34,
+	 "shared-groups.\"web\": the right \"tke\" is not known; did you mean take?"},
+	{"shared-groups:\n  web: {}\n  web: {}", 3, 3, "\"web\" was given in line 2"},
 	/* types */
 	{"[]", 1, 1, "must be a mapping of keys and values, not a list"},
 	{"word", 1, 1, "must be a mapping of keys and values, not a single value"},
 	{"socket: [/a]", 1, 9, "socket must be an absolute path, not a list"},
 	{"backend: {}", 1, 10, "not a mapping"},
 	{"socket:", 1, 8, "socket has no value"},
+	{"shared-groups: [web]", 1, 16, "shared-groups must be a mapping of names of groups"},
+	{"shared-groups: {web: [root]}", 1, 22,
+	 "shared-groups.\"web\" must be a mapping of park, take and list, not a list"},
+	{"shared-groups: {web: {park: root}}", 1, 29,
+	 "shared-groups.\"web\".park must be a list of users and groups"},
+	{"shared-groups: {web: {list: [[1]]}}", 1, 30, "not a list"},
+	{"shared-groups: {'': {}}", 1, 17, "has 1 to 255 bytes, this one 0"},
+	{"shared-groups: {\"a\\tb\": {}}", 1, 17, "has a control character"},
 	{"limits: 5", 1, 9, "limits must be a mapping of limits, not a single value"},
 	{"limits: {parks: {}}", 1, 17, "limits.parks must be a number, not a mapping"},
 	{"limits: {parks: }", 1, 17, "limits.parks has no value"},
@@ -671,7 +710,9 @@ static void shipped_file_shows_the_defaults(void **state)
 	assert_int_equal(c.reserve_fds, defaults.reserve_fds);
 	assert_int_equal(c.hello_timeout, defaults.hello_timeout);
 	assert_true(c.connect.set && c.inspect.set && c.upgrade.set && c.trusted.set && c.ttys.set);
-	assert_int_equal(c.inspect.n + c.upgrade.n + c.trusted.n + c.ttys.n + c.n_overrides, 0);
+	assert_int_equal(c.inspect.n + c.upgrade.n + c.trusted.n + c.ttys.n + c.n_overrides +
+				 c.n_shared_groups,
+			 0);
 	config_clear(&c);
 	config_clear(&defaults);
 	free(text);

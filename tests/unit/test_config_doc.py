@@ -52,7 +52,7 @@ def yaml_keys(depth):
 
 class Keys(unittest.TestCase):
     def test_tables_are_found(self):
-        self.assertEqual(len(parser_keys()), 15)
+        self.assertEqual(len(parser_keys()), 16)
         self.assertEqual(len(parser_limits()), 7)
 
     def test_manual_has_every_key(self):
