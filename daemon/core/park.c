@@ -6,7 +6,7 @@
  *   PARK again, CLAIM     new maker        new maker        new maker         unknown
  *                         (CLAIM answers)
  *   answered, maker died  held             -                -                 -
- *   TAKE                  -EBUSY           handed           -ENOENT           -ENOENT
+ *   TAKE, a match         -EBUSY           handed           -ENOENT           -ENOENT
  *   DROP                  -EBUSY           gone             -ENOENT           -ENOENT
  *   its worker has it     -ENOENT          -ENOENT          gone              unknown: 0
  *   its worker has not    -ENOENT          -ENOENT          held, ready       unknown: 0
@@ -27,8 +27,8 @@
  *
  *   held and answered, deadline != 0  =>  in the heap, at that time.
  *
- * Charged: one of QUOTA_PARKS and the note's bytes of QUOTA_NOTE_BYTES until it is gone, one of
- * QUOTA_FDS_UNREAD while it is handed.
+ * Charged to its owner: one of QUOTA_PARKS and the note's bytes of QUOTA_NOTE_BYTES until it is gone;
+ * to its worker's owner: one of QUOTA_FDS_UNREAD while it is handed.
  */
 #include <assert.h>
 #include <errno.h>
@@ -63,8 +63,9 @@ static void record(struct parks *ps, struct park *p)
 }
 
 /* Whatever it is in the numbers, by state and readiness, goes in (1) or out (-1). */
-static void count(struct parks *ps, const struct park *p, int sign)
+static void count(struct parks *ps, struct park *p, int sign)
 {
+	parks_count_in_group(ps, p, sign);
 	ps->stats.handed += (uint64_t)(sign * (p->state == PARK_HANDED));
 	ps->stats.ready += (uint64_t)(sign * park_is_ready(p));
 }
@@ -90,8 +91,9 @@ void parks_give_back(struct parks *ps, struct park *p, int64_t now)
 	p->state = PARK_HELD;
 	p->ready = wanted(p);
 	p->since = now;
+	parks_note_ready(ps, p, now);
+	quota_give_back(p->worker->owner->quota, QUOTA_FDS_UNREAD, 1);
 	parks_set_worker(ps, p, NULL);
-	quota_give_back(p->owner->quota, QUOTA_FDS_UNREAD, 1);
 	count(ps, p, 1);
 	ps->stats.returned++;
 	look_at_deadline_again(ps, p);
@@ -104,12 +106,13 @@ static void become_gone(struct parks *ps, struct park *p, enum park_end end)
 
 	count(ps, p, -1);
 	if (p->state == PARK_HANDED)
-		quota_give_back(q, QUOTA_FDS_UNREAD, 1);
+		quota_give_back(p->worker->owner->quota, QUOTA_FDS_UNREAD, 1);
 	quota_give_back(q, QUOTA_PARKS, 1);
 	quota_give_back(q, QUOTA_NOTE_BYTES, p->text.note_length);
 	parks_hide(ps, p);
 	p->state = PARK_GONE;
 	p->end = (uint8_t)end;
+	parks_leave_group(ps, p);
 	parks_set_maker(ps, p, NULL);
 	parks_set_worker(ps, p, NULL);
 	ps->stats.taken += end == PARK_END_TAKEN;
@@ -202,7 +205,9 @@ void parks_answered(struct parks *ps, struct park *p)
 {
 	if (p->answered || p->state == PARK_GONE)
 		return;
+	count(ps, p, -1);
 	p->answered = true;
+	count(ps, p, 1);
 	look_at_deadline_again(ps, p);
 	record(ps, p);
 }
@@ -241,11 +246,11 @@ static int may_leave(const struct park *p)
 
 int parks_hand(struct parks *ps, struct park *p, struct park_handle *worker, int64_t now)
 {
-	int r = p->owner == worker->owner ? may_leave(p) : -ENOENT;
+	int r = may_leave(p);
 
 	if (r < 0)
 		return r;
-	if (!quota_charge(p->owner->quota, QUOTA_FDS_UNREAD, 1))
+	if (!quota_charge(worker->owner->quota, QUOTA_FDS_UNREAD, 1))
 		return -EDQUOT;
 	become_handed(ps, p, worker);
 	p->connection = worker->connections;
@@ -286,7 +291,7 @@ int parks_state_held(struct parks *ps, struct park_handle *worker,
 
 	if (!p)
 		return 0;
-	if (p->owner != worker->owner || p->worker != worker)
+	if (p->worker != worker)
 		return -ENOENT;
 	if (held)
 		become_gone(ps, p, PARK_END_TAKEN);
@@ -324,6 +329,7 @@ void parks_died(struct parks *ps, struct park_handle *h, int64_t now)
 {
 	struct park *p = TAILQ_FIRST(&h->made), *next;
 
+	parks_end_workers(ps, h);
 	parks_disconnected(ps, h, now);
 	for (; p; p = next) {
 		next = TAILQ_NEXT(p, of_maker);
@@ -336,7 +342,7 @@ void parks_died(struct parks *ps, struct park_handle *h, int64_t now)
 
 /* ---- Readiness and time ---- */
 
-void parks_ready(struct parks *ps, struct park *p, unsigned directions)
+void parks_ready(struct parks *ps, struct park *p, unsigned directions, int64_t now)
 {
 	uint8_t ready = (uint8_t)(p->ready | (directions & wanted(p)));
 
@@ -344,11 +350,12 @@ void parks_ready(struct parks *ps, struct park *p, unsigned directions)
 		return;
 	count(ps, p, -1);
 	p->ready = ready;
+	parks_note_ready(ps, p, now);
 	count(ps, p, 1);
 	parks_list_change(ps, p);
 }
 
-static void expire(struct parks *ps, struct park *p)
+static void expire(struct parks *ps, struct park *p, int64_t now)
 {
 	(void)timer_heap_remove(&ps->heap, p->index);
 	if (p->state == PARK_HANDED || !p->answered)
@@ -360,6 +367,7 @@ static void expire(struct parks *ps, struct park *p)
 	}
 	count(ps, p, -1);
 	p->timed_out = true;
+	parks_note_ready(ps, p, now);
 	count(ps, p, 1);
 	record(ps, p);
 }
@@ -372,7 +380,7 @@ bool parks_expire(struct parks *ps, int64_t now, unsigned max)
 	while (timer_heap_first(&ps->heap, &index, &when) && when <= now) {
 		if (max-- == 0)
 			return true;
-		expire(ps, ps->places[index].park);
+		expire(ps, ps->places[index].park, now);
 	}
 	return false;
 }

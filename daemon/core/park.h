@@ -36,6 +36,7 @@
 #include <sys/queue.h>
 
 #include "hash_map.h"
+#include "pair_heap.h"
 #include "quota.h"
 
 enum {
@@ -45,6 +46,8 @@ enum {
 
 struct parks;
 struct park;
+struct park_group;
+struct park_worker;
 
 TAILQ_HEAD(park_queue, park);
 
@@ -82,12 +85,13 @@ struct park_handle {
 	uint8_t id[PARK_TOKEN_SIZE];
 	struct park_owner *owner;
 	void *caller;
-	bool attached;           /* has a connection */
-	uint32_t references;     /* how often parks name it: as maker, as worker */
-	uint32_t n_handed;       /* parks handed to it */
-	uint64_t connections;    /* how many it has had */
-	struct park_queue made;  /* whose maker it is */
-	struct park_queue given; /* handed to it, oldest first */
+	bool attached;                     /* has a connection */
+	uint32_t references;               /* how often parks name it: as maker, as worker */
+	uint32_t n_handed;                 /* parks handed to it */
+	uint64_t connections;              /* how many it has had */
+	struct park_queue made;            /* whose maker it is */
+	struct park_queue given;           /* handed to it, oldest first */
+	TAILQ_HEAD(, park_worker) workers; /* what it offers to groups (park_group.h) */
 	TAILQ_ENTRY(park_handle) list;
 };
 
@@ -117,6 +121,7 @@ struct park_new {
 	int32_t told_fd;
 	uint8_t interest; /* enum core_direction */
 	uint8_t kind;     /* opaque here */
+	bool shared;      /* its group is; it has one */
 	struct park_text text;
 };
 
@@ -143,13 +148,19 @@ struct park {
 	bool timed_out; /* its deadline has passed, DEADLINE_HAND: ready, whatever `ready` says */
 	uint8_t ready;  /* directions of the interest; stays until it is gone; HOLD_ONLY: none */
 	bool changed;   /* on the list of changes */
-	uint64_t connection; /* of the worker, on which it was handed; 0: by an earlier loop */
+	bool shared;    /* its group is not its owner's alone */
+	struct park_group *group; /* NULL: none, or it is gone */
+	struct pair_node due;     /* in its group's heap */
+	uint64_t turn;            /* in which it became ready; 0: it never was */
+	int64_t ready_since;      /* the same as a time */
+	uint64_t connection;      /* of the worker, on which it was handed; 0: by an earlier loop */
 	TAILQ_ENTRY(park) change, of_maker, of_worker;
 	struct park_text text; /* bytes: the park's own */
 
 	/* the caller's own */
 	int fd;
 	uint32_t word;
+	uint64_t file;
 	uint32_t caller_flags;
 	uint32_t handout;          /* the serial of the request that it is handed out for */
 	uint64_t recorded;         /* the serial that is in the record */
@@ -205,6 +216,10 @@ void parks_end_owner(struct parks *ps, struct park_owner *o);
 int parks_get_handle(struct parks *ps, struct park_owner *o, const uint8_t id[PARK_TOKEN_SIZE],
 		     struct park_handle **ret);
 
+/* The handle of that id and owner, or NULL. */
+struct park_handle *parks_find_handle(const struct parks *ps, const struct park_owner *o,
+				      const uint8_t id[PARK_TOKEN_SIZE]);
+
 /* Says whether it has a connection; true for each new one, before a request of that one. */
 void parks_attach(struct parks *ps, struct park_handle *h, bool attached);
 
@@ -219,7 +234,7 @@ void parks_disconnected(struct parks *ps, struct park_handle *h, int64_t now);
 /* Its process is dead: the same, and what it made and is unanswered is nobody's, and answered. */
 void parks_died(struct parks *ps, struct park_handle *h, int64_t now);
 
-/* ---- Requests; the owner is the handle's ---- */
+/* ---- Requests; the owner of what is made or claimed is the handle's ---- */
 
 /*
  * PARK. 0: made, unanswered. 1: a park with this token is there, the repeat of a request, which
@@ -249,9 +264,9 @@ struct park *parks_find_number(const struct parks *ps, const struct park_owner *
 struct park *parks_find_name(const struct parks *ps, const struct park_owner *o, const void *name,
 			     size_t name_length, const void *group, size_t group_length);
 
-/* TAKE: handed to worker. -ENOENT: it is handed to somebody, gone, or another owner's than worker;
- * -EBUSY: unanswered; -EDQUOT: too many hand-outs of this owner are not acknowledged
- * (QUOTA_FDS_UNREAD). */
+/* TAKE: handed to worker, whose owner may be another one: whether it may have it, the caller knows.
+ * -ENOENT: it is handed to somebody, or gone; -EBUSY: unanswered; -EDQUOT: too many hand-outs of
+ * worker's owner are not acknowledged (QUOTA_FDS_UNREAD). */
 int parks_hand(struct parks *ps, struct park *p, struct park_handle *worker, int64_t now);
 
 /* The hand-out cannot be sent: held again, as parks_disconnected() for this one. */
@@ -280,7 +295,7 @@ void parks_state_no_other(struct parks *ps, struct park_handle *worker, int64_t 
 /* ---- What happens ---- */
 
 /* Directions became ready: noted, no record changes. The caller finds it on the list of changes. */
-void parks_ready(struct parks *ps, struct park *p, unsigned directions);
+void parks_ready(struct parks *ps, struct park *p, unsigned directions, int64_t now);
 
 /* Deadlines with when <= now, at most `max` of them; those of parks that are handed or unanswered
  * wait for that to end. true: there are more. */
@@ -299,6 +314,8 @@ struct park_restore {
 	int64_t parked;
 	uint8_t maker[PARK_TOKEN_SIZE];  /* zero: none */
 	uint8_t worker[PARK_TOKEN_SIZE]; /* of one that is handed */
+	struct park_owner *worker_owner; /* its owner; NULL: the park's */
+	int64_t now; /* since when it counts as ready, if it was handed or timed out */
 	bool handed;
 	bool answered;
 	bool timed_out;

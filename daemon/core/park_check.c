@@ -38,7 +38,7 @@ static void check_handle(const struct park_handle *h, struct walk *w)
 	}
 	TAILQ_FOREACH(p, &h->given, of_worker)
 	{
-		check(p->worker == h && p->owner == h->owner, "worker of a park", p->number);
+		check(p->worker == h, "worker of a park", p->number);
 		check(p->connection <= h->connections, "handed on a later connection", p->number);
 		given++;
 	}
@@ -116,13 +116,15 @@ static void visit_owner(const void *node, VISIT order, void *data)
 	if (!is_first_visit(order))
 		return;
 	w->nodes++;
+	while ((p = parks_next(w->ps, NULL, &cursor)))
+		n.handed += p->state == PARK_HANDED && p->worker->owner == o;
+	cursor = 0;
 	while ((p = parks_next(w->ps, o, &cursor))) {
 		bool live = p->state != PARK_GONE;
 
 		n.parks++;
 		n.live += live;
 		n.note += live ? p->text.note_length : 0;
-		n.handed += p->state == PARK_HANDED;
 	}
 	twalk_r(w->ps->handles, visit_owned_handle, &n);
 	check(o->n_parks == n.parks, "parks of an owner", o->uid);
@@ -234,4 +236,5 @@ void parks_check(const struct parks *ps)
 	check_changes(ps, changed);
 	check_handles(ps);
 	check_owners(ps);
+	parks_check_groups(ps);
 }

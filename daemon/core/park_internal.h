@@ -14,8 +14,19 @@ struct park_place {
 	uint32_t next_free;
 };
 
+struct park_group_name;
+
+struct park_groups {
+	void *tree; /* of tsearch(3) */
+	TAILQ_HEAD(, park_group) all, matching;
+	TAILQ_HEAD(, park_team) starved;
+	uint64_t last_number;
+	uint64_t last_turn;
+};
+
 struct parks {
 	struct parks_stats stats;
+	struct park_groups groups;
 	uint64_t last_number;
 	uint64_t last_serial;
 	struct park_place *places; /* [0] is unused */
@@ -56,6 +67,43 @@ void parks_set_worker(struct parks *ps, struct park *p, struct park_handle *work
 
 /* Puts it on the list of changes. */
 void parks_list_change(struct parks *ps, struct park *p);
+
+/* ---- park_group.c ---- */
+
+void parks_init_groups(struct parks *ps);
+void parks_free_groups(struct parks *ps);
+
+/* The group of this name, made if need be; it ends unless something enters it. -ENOMEM. */
+int parks_get_group(struct parks *ps, const struct park_group_name *name, struct park_group **ret);
+void parks_end_group_if_empty(struct parks *ps, struct park_group *g);
+
+/* Whether it has a match may have changed. */
+void parks_update_group(struct parks *ps, struct park_group *g);
+
+/* The park becomes one of its group, if it has one, and is counted by nobody yet. -ENOMEM. */
+int parks_enter_group(struct parks *ps, struct park *p);
+
+/* The same backwards. */
+void parks_leave_group(struct parks *ps, struct park *p);
+
+/* Whatever it is in its group's numbers, and whether it is due, goes in (1) or out (-1): around each
+ * change of its state, readiness, or answer. */
+void parks_count_in_group(struct parks *ps, struct park *p, int sign);
+
+/* It gets its turn, if it is ready and has none. */
+void parks_note_ready(struct parks *ps, struct park *p, int64_t now);
+
+/* ---- park_worker.c ---- */
+
+/* How many are handed to it has passed PARK_UNSETTLED_MAX. */
+void parks_update_workers(struct parks *ps, struct park_handle *h);
+
+/* Its connection has ended, or its process. */
+void parks_end_workers(struct parks *ps, struct park_handle *h);
+
+/* ---- park_group_check.c ---- */
+
+void parks_check_groups(const struct parks *ps);
 
 /* ---- park.c ---- */
 

@@ -60,11 +60,12 @@ static void unname(struct parks *ps, const struct named *n)
 		parks_end_handle(ps, n->handle);
 }
 
-static void charge(struct quota *q, const struct park_restore *r)
+/* The hand-out is its worker's owner's. */
+static void charge(struct quota *q, struct quota *of_worker, const struct park_restore *r)
 {
 	q->used[QUOTA_PARKS]++;
 	q->used[QUOTA_NOTE_BYTES] += r->new.text.note_length;
-	q->used[QUOTA_FDS_UNREAD] += r->handed;
+	of_worker->used[QUOTA_FDS_UNREAD] += r->handed;
 }
 
 static void note_greatest(uint64_t *greatest, uint64_t value)
@@ -76,6 +77,7 @@ static void note_greatest(uint64_t *greatest, uint64_t value)
 int parks_restore(struct parks *ps, struct park_owner *o, const struct park_restore *r,
 		  struct park **ret)
 {
+	struct park_owner *of_worker = r->worker_owner ? r->worker_owner : o;
 	struct named maker = {0}, worker = {0};
 	struct park *p;
 	int result;
@@ -89,7 +91,7 @@ int parks_restore(struct parks *ps, struct park_owner *o, const struct park_rest
 	}
 	result = name(ps, o, r->maker, &maker);
 	if (result == 0)
-		result = name(ps, o, r->worker, &worker);
+		result = name(ps, of_worker, r->worker, &worker);
 	if (result == 0)
 		result = parks_make(ps, o, &r->new, r->number, &p);
 	if (result < 0) {
@@ -103,7 +105,11 @@ int parks_restore(struct parks *ps, struct park_owner *o, const struct park_rest
 	p->timed_out = r->timed_out;
 	note_greatest(&ps->last_number, r->number);
 	note_greatest(&ps->last_serial, r->serial);
-	charge(o->quota, r);
+	charge(o->quota, of_worker->quota, r);
+	if (r->handed || r->timed_out) { /* before those that become ready now */
+		p->turn = ++ps->groups.last_turn;
+		p->ready_since = r->now;
+	}
 	parks_begin(ps, p, maker.handle, worker.handle);
 #ifdef READYD_MUTANT_PARK_EAGER
 	if (r->handed)

@@ -99,6 +99,7 @@ int parks_new(uint64_t first_number, const struct hash_key *key, struct parks **
 	timer_heap_init(&ps->heap);
 	TAILQ_INIT(&ps->changes);
 	TAILQ_INIT(&ps->idle);
+	parks_init_groups(ps);
 	*ret = ps;
 	return 0;
 }
@@ -113,6 +114,7 @@ struct parks *parks_free(struct parks *ps)
 	for (uint32_t index = 1; index < ps->end; index++)
 		free(ps->places[index].park);
 	free(ps->places);
+	parks_free_groups(ps);
 	tdestroy(ps->handles, free);
 	tdestroy(ps->owners, free);
 	timer_heap_deinit(&ps->heap);
@@ -163,21 +165,27 @@ void parks_end_owner(struct parks *ps, struct park_owner *o)
 
 /* ---- Handles ---- */
 
+struct park_handle *parks_find_handle(const struct parks *ps, const struct park_owner *o,
+				      const uint8_t id[PARK_TOKEN_SIZE])
+{
+	struct park_handle key = {.owner = (struct park_owner *)(uintptr_t)o};
+	void *node;
+
+	memcpy(key.id, id, sizeof(key.id));
+	node = tfind(&key, &ps->handles, compare_handles);
+	return node ? *(struct park_handle **)node : NULL;
+}
+
 int parks_get_handle(struct parks *ps, struct park_owner *o, const uint8_t id[PARK_TOKEN_SIZE],
 		     struct park_handle **ret)
 {
 	CLEANUP_MEMORY struct park_handle *h = NULL;
-	struct park_handle key = {.owner = o};
-	void *node;
 
 	if (park_is_zero(id))
 		return -EINVAL;
-	memcpy(key.id, id, sizeof(key.id));
-	node = tfind(&key, &ps->handles, compare_handles);
-	if (node) {
-		*ret = *(struct park_handle **)node;
+	*ret = parks_find_handle(ps, o, id);
+	if (*ret)
 		return 0;
-	}
 	h = calloc(1, sizeof(*h));
 	if (!h)
 		return -ENOMEM;
@@ -185,6 +193,7 @@ int parks_get_handle(struct parks *ps, struct park_owner *o, const uint8_t id[PA
 	h->owner = o;
 	TAILQ_INIT(&h->made);
 	TAILQ_INIT(&h->given);
+	TAILQ_INIT(&h->workers);
 	if (!tsearch(h, &ps->handles, compare_handles))
 		return -ENOMEM;
 	ps->n_handles++;
@@ -213,6 +222,7 @@ void parks_attach(struct parks *ps, struct park_handle *h, bool attached)
 {
 	bool was_idle = is_idle(h);
 
+	parks_end_workers(ps, h); /* they were the connection's before */
 	h->attached = attached;
 	h->connections += attached;
 	note_idle(ps, h, was_idle);
@@ -268,12 +278,14 @@ void parks_set_worker(struct parks *ps, struct park *p, struct park_handle *work
 	if (p->worker) {
 		TAILQ_REMOVE(&p->worker->given, p, of_worker);
 		p->worker->n_handed--;
+		parks_update_workers(ps, p->worker);
 		unrefer(ps, p->worker);
 	}
 	p->worker = worker;
 	if (worker) {
 		TAILQ_INSERT_TAIL(&worker->given, p, of_worker);
 		worker->n_handed++;
+		parks_update_workers(ps, worker);
 		refer(ps, worker);
 	}
 }
@@ -448,6 +460,7 @@ int parks_make(struct parks *ps, struct park_owner *o, const struct park_new *ne
 		.told_fd = new->told_fd,
 		.interest = new->interest,
 		.kind = new->kind,
+		.shared = new->shared,
 		.text = new->text,
 		.fd = -1,
 	};
@@ -455,6 +468,11 @@ int parks_make(struct parks *ps, struct park_owner *o, const struct park_new *ne
 	if (size)
 		memcpy(p + 1, new->text.bytes, size);
 	p->text.bytes = (const uint8_t *)(p + 1);
+	r = parks_enter_group(ps, p);
+	if (r < 0) {
+		free(p);
+		return r;
+	}
 	p->index = take_place(ps, p);
 	add_to_tables(ps, p);
 	o->n_parks++;

@@ -196,7 +196,7 @@ static void watch(struct parking *k, struct park *p)
 	else if (parking_register(k, p->fd, p->interest, &p->word) < 0) {
 		/* what cannot be watched is ready: whoever takes it will see */
 		p->caller_flags ^= PARKING_REGISTERED;
-		parks_ready(k->server->parks, p, p->interest);
+		parks_ready(k->server->parks, p, p->interest, k->server->now);
 	}
 }
 
@@ -281,7 +281,7 @@ void parking_event(struct server *s, uint64_t tag, unsigned directions)
 	if (!p || !(p->caller_flags & PARKING_REGISTERED))
 		return;
 	progress_enter(&s->progress, PROGRESS_PARK, p->owner->uid, 0, p->number);
-	parks_ready(s->parks, p, directions);
+	parks_ready(s->parks, p, directions, s->now);
 	parking_sync(s);
 	parking_step();
 }

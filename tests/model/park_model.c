@@ -11,7 +11,8 @@
  *  - nothing is handed, dropped or expired before its PARK was truly answered or claimed, or its
  *    parker is dead; nothing that was answered is lost;
  *  - a worker that received an fd can acknowledge it;
- *  - in the end, when nothing dies any more, everything is served.
+ *  - in the end, when nothing dies any more, everything is served;
+ *  - what a group has ready goes to the worker that the rules name, and only if one is free.
  *
  *	park_model [--seed N] [--steps N] [--trace FROM]
  *
@@ -45,7 +46,8 @@ static void on_abort(int signal_number)
 
 static void do_time(struct world *w)
 {
-	w->now += (int64_t)draw(w, 6);
+	w->now += (int64_t)draw(w, 60);
+	w->naive.now = w->now;
 	say(w, "time passes");
 	while (parks_expire(w->ps, w->now, 1 + (unsigned)draw(w, 3)))
 		;
@@ -60,7 +62,7 @@ static void do_ready(struct world *w)
 	if (!w->parks[slot])
 		return;
 	say(w, "%u is ready: %u", slot, directions);
-	parks_ready(w->ps, w->parks[slot], directions);
+	parks_ready(w->ps, w->parks[slot], directions, w->now);
 	naive_ready(&w->naive, slot, directions);
 	take(w);
 }
@@ -102,12 +104,15 @@ static const struct {
 	{3, do_drop},           {12, do_read},   {14, do_acknowledge}, {12, do_connect},
 	{4, do_end_connection}, {4, do_kill},    {4, do_birth},        {8, do_notice},
 	{2, do_idle},           {5, do_time},    {4, do_ready},        {1, do_limits},
-	{4, do_bury},
+	{4, do_bury},           {8, do_offer},   {2, do_withdraw},     {1, do_share},
+	{14, do_match},
 };
 
 static void act(struct world *w)
 {
 	unsigned n = sizeof(actions) / sizeof(actions[0]), total = 0, drawn;
+
+	w->naive.now = ++w->now;
 
 	for (unsigned i = 0; i < n; i++)
 		total += actions[i].weight;
@@ -195,6 +200,8 @@ static void finish(struct world *w)
 			process_attach(w, i, false);
 	}
 	do_idle(w);
+	if (parks_next_group(w->ps, NULL))
+		differ(w, "a group is left in the end");
 	for (unsigned i = 0; i < NAIVE_OWNERS; i++)
 		parks_end_owner(w->ps, w->owners[i]);
 	w->ps = parks_free(w->ps);

@@ -23,12 +23,12 @@ uint64_t naive_used(const struct naive *n, unsigned owner, enum quota_kind kind)
 	for (unsigned i = 0; i < NAIVE_PARKS; i++) {
 		const struct naive_park *p = &n->parks[i];
 
-		if (!is_live(p) || p->owner != owner)
+		if (!is_live(p))
 			continue;
-		used += kind == QUOTA_PARKS        ? 1
-			: kind == QUOTA_NOTE_BYTES ? p->note
-			: kind == QUOTA_FDS_UNREAD ? p->handed
-						   : 0;
+		if (kind == QUOTA_FDS_UNREAD)
+			used += p->handed && n->handles[p->worker].owner == owner;
+		else if (p->owner == owner)
+			used += kind == QUOTA_PARKS ? 1 : kind == QUOTA_NOTE_BYTES ? p->note : 0;
 	}
 	return used;
 }
@@ -71,11 +71,18 @@ static uint8_t wanted(const struct naive_park *p)
 	return p->flags & PARK_HOLD_ONLY ? 0 : p->interest;
 }
 
+static void note_ready(struct naive *n, struct naive_park *p)
+{
+	if (p->ready_since == 0 && (p->ready || p->timed_out))
+		p->ready_since = n->now;
+}
+
 static void give_back(struct naive *n, struct naive_park *p)
 {
 	p->handed = false;
 	p->worker = NOBODY;
 	p->ready = wanted(p);
+	note_ready(n, p);
 	n->returned++;
 	record(n, p);
 }
@@ -113,7 +120,7 @@ int naive_park(struct naive *n, int maker, unsigned slot, const struct naive_par
 	EACH_PARK(n, other)
 	{
 		if (is_live(other) && other->owner == owner && new->name &&
-		    other->name == new->name)
+		    other->name == new->name && other->group == new->group)
 			return -EEXIST;
 	}
 	if (!has_room(n, owner, QUOTA_PARKS, 1))
@@ -162,11 +169,11 @@ int naive_hand(struct naive *n, unsigned slot, int worker)
 	struct naive_park *p = &n->parks[slot];
 
 	n->call++;
-	if (!is_held(p) || p->owner != n->handles[worker].owner)
+	if (!is_held(p))
 		return -ENOENT;
 	if (!p->answered)
 		return -EBUSY;
-	if (!has_room(n, p->owner, QUOTA_FDS_UNREAD, 1))
+	if (!has_room(n, n->handles[worker].owner, QUOTA_FDS_UNREAD, 1))
 		return -EDQUOT;
 	p->handed = true;
 	p->worker = worker;
@@ -238,6 +245,7 @@ void naive_disconnected(struct naive *n, int handle)
 
 void naive_died(struct naive *n, int handle)
 {
+	naive_end_workers(n, handle);
 	n->call++;
 	return_all(n, handle);
 	EACH_PARK(n, p)
@@ -258,6 +266,7 @@ void naive_ready(struct naive *n, unsigned slot, unsigned directions)
 	if (!is_live(p) || ready == p->ready)
 		return;
 	p->ready = ready;
+	note_ready(n, p);
 	list(n, p);
 }
 
@@ -271,6 +280,7 @@ void naive_expire(struct naive *n, int64_t now)
 		p->deadline = 0;
 		if (p->flags & PARK_DEADLINE_HAND) {
 			p->timed_out = true;
+			note_ready(n, p);
 			record(n, p);
 		} else {
 			go(n, p, PARK_END_EXPIRED);
@@ -285,6 +295,7 @@ void naive_restore(struct naive *n, unsigned slot, const struct naive_park *reco
 	n->call++;
 	*p = *recorded;
 	p->ready = 0;
+	p->ready_since = p->handed || p->timed_out ? n->now : 0;
 	p->connection = 0;
 	p->changed = n->call;
 	if (p->maker != NOBODY)

@@ -80,6 +80,7 @@ static bool state_all(struct world *w, int who)
 
 void process_attach(struct world *w, int who, bool attached)
 {
+	naive_end_workers(&w->naive, who);
 	w->naive.handles[who].attached = attached;
 	w->naive.handles[who].connections += attached;
 	parks_attach(w->ps, w->handles[who], attached);

@@ -57,7 +57,7 @@ void send_park(struct world *w, unsigned slot)
 {
 	struct thing *t = &w->things[slot];
 	const struct naive_park *plan = &t->plan;
-	char bytes[16 + 64] = "name-0group";
+	char bytes[16 + 64] = "name-0g0";
 	struct park_new new = {
 		.cookie = slot,
 		.deadline = plan->deadline,
@@ -70,10 +70,13 @@ void send_park(struct world *w, unsigned slot)
 	int r;
 
 	bytes[5] = (char)('0' + plan->name);
-	if (plan->name) {
+	bytes[7] = (char)('0' + plan->group);
+	new.shared = plan->shared;
+	new.text.group_length = plan->group ? 2 : 0;
+	if (plan->name)
 		new.text.name_length = 6;
-		new.text.group_length = 5;
-	}
+	else
+		new.text.bytes += 6;
 	token_of(w, slot, new.token);
 	say(w, "process %d parks %u", t->parker, slot);
 	r = parks_park(w->ps, w->handles[t->parker], &new, w->now, &p);
@@ -110,9 +113,11 @@ void do_park(struct world *w)
 		.flags = (chance(w, 20) ? PARK_HOLD_ONLY : 0u) |
 			 (chance(w, 50) ? PARK_DEADLINE_HAND : 0u),
 		.name = chance(w, 40) ? (unsigned)draw(w, NAIVE_NAMES) : 0,
+		.group = (unsigned)draw(w, NAIVE_GROUPS),
 		.note = (uint16_t)draw(w, 60),
-		.deadline = chance(w, 40) ? w->now + (int64_t)draw(w, 60) - 5 : 0,
+		.deadline = chance(w, 40) ? w->now + (int64_t)draw(w, 600) - 50 : 0,
 	};
+	t->plan.shared = t->plan.group && chance(w, 50);
 	send_park(w, slot);
 }
 

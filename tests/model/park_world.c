@@ -101,6 +101,7 @@ static void compare_park(struct world *w, unsigned slot, const struct park *p)
 	expect(w, "park's worker", (uint64_t)n->worker, (uint64_t)process_of(p->worker));
 	expect(w, "park on the list of changes", n->changed != 0, p->changed);
 	expect(w, "park's note", n->note, p->text.note_length);
+	expect(w, "park is shared", n->shared, p->shared);
 	if ((n->version != t->version) != (p->serial > t->serial) || p->serial < t->serial)
 		differ(w, "park %u: serial was %" PRIu64 ", is %" PRIu64, slot, t->serial,
 		       p->serial);
@@ -115,6 +116,9 @@ static void restore(struct world *w, unsigned slot)
 	int maker = recorded->maker, worker = recorded->worker, r;
 
 	naive_restore(&w->naive, slot, recorded);
+	w->records[slot].now = w->now;
+	w->records[slot].worker_owner =
+		worker == NOBODY ? NULL : w->owners[w->naive.handles[worker].owner];
 	r = parks_restore(w->ps, o, &w->records[slot], &w->parks[slot]);
 	expect(w, "result of parks_restore", 0, (uint64_t)r);
 	w->things[slot].version = recorded->version;
@@ -150,6 +154,7 @@ void end_loop(struct world *w)
 	memset(w->parks, 0, sizeof(w->parks));
 	memset(w->handles, 0, sizeof(w->handles));
 	memset(w->naive.parks, 0, sizeof(w->naive.parks));
+	memset(w->naive.workers, 0, sizeof(w->naive.workers));
 	w->naive.taken = w->naive.dropped = w->naive.expired = w->naive.returned = 0;
 	for (unsigned i = 0; i < NAIVE_PROCESSES; i++) {
 		unsigned owner = w->naive.handles[i].owner;
@@ -207,6 +212,7 @@ static void write_record(struct world *w, unsigned slot, const struct park *p)
 			.told_fd = p->told_fd,
 			.interest = p->interest,
 			.kind = p->kind,
+			.shared = p->shared,
 			.text = *t},
 		.number = p->number,
 		.serial = p->serial,
@@ -372,5 +378,6 @@ void compare(struct world *w, bool all)
 	if (!all)
 		return;
 	compare_handles(w);
+	compare_groups(w);
 	parks_check(w->ps);
 }

@@ -134,6 +134,12 @@ void process_kill(struct world *w, int who);
 /* The loop learns of its death, if it is dead. */
 void process_notice(struct world *w, int who);
 
+/* ---- park_groups.c ---- */
+
+/* The loop hands the next park that some worker is free for. false: there is none, or it died. */
+bool match(struct world *w);
+void compare_groups(struct world *w);
+
 /* ---- Steps: each does something at random, or nothing ---- */
 
 void do_park(struct world *w);
@@ -149,5 +155,9 @@ void do_kill(struct world *w);
 void do_birth(struct world *w);
 void do_notice(struct world *w);
 void do_idle(struct world *w);
+void do_offer(struct world *w);
+void do_withdraw(struct world *w);
+void do_share(struct world *w);
+void do_match(struct world *w);
 
 #endif

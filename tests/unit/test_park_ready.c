@@ -16,13 +16,13 @@ static void readiness_is_noted(void **state)
 	new.interest = CORE_BOTH;
 	p = park_as(f, &new);
 	serial = p->serial;
-	parks_ready(f->ps, p, CORE_READ);
+	parks_ready(f->ps, p, CORE_READ, f->now);
 	assert_int_equal(p->ready, CORE_READ);
 	assert_int_equal(parks_stats(f->ps)->ready, 1);
 	expect_changed(f, p);
-	parks_ready(f->ps, p, CORE_READ);
+	parks_ready(f->ps, p, CORE_READ, f->now);
 	expect_unchanged(f);
-	parks_ready(f->ps, p, CORE_BOTH);
+	parks_ready(f->ps, p, CORE_BOTH, f->now);
 	assert_int_equal(p->ready, CORE_BOTH);
 	expect_changed(f, p);
 	assert_true(p->serial == serial);
@@ -40,11 +40,11 @@ static void readiness_outside_the_interest_is_nothing(void **state)
 	struct park_new new = new_park(2);
 	struct park *p = park_held(f, 1);
 
-	parks_ready(f->ps, p, CORE_WRITE);
+	parks_ready(f->ps, p, CORE_WRITE, f->now);
 	expect_unchanged(f);
 	new.flags = PARK_HOLD_ONLY;
 	p = park_as(f, &new);
-	parks_ready(f->ps, p, CORE_READ);
+	parks_ready(f->ps, p, CORE_READ, f->now);
 	expect_unchanged(f);
 	parks_answered(f->ps, p);
 	assert_int_equal(parks_hand(f->ps, p, f->h[1], 0), 0);

@@ -442,7 +442,7 @@ static void events_need_no_memory(void **state)
 	q = parks_take_changed(f->ps);
 	left = 0;
 	(void)parks_expire(f->ps, 5, 10);
-	parks_ready(f->ps, p, CORE_READ);
+	parks_ready(f->ps, p, CORE_READ, f->now);
 	parks_answered(f->ps, p);
 	parks_died(f->ps, f->h[0], 1);
 	assert_int_equal(parks_hand(f->ps, p, f->h[1], 2), 0);
