@@ -152,6 +152,9 @@ void rights_of(const struct config *config, const struct credentials *who, uid_t
 	ret->inspect = master || names(&config->inspect, who);
 	ret->upgrade = master || names(&config->upgrade, who);
 	ret->ttys = who->uid == 0 || private_ || names(&config->ttys, who);
+	ret->takes = master && config->n_shared_groups > 0;
+	for (size_t i = 0; i < config->n_shared_groups && !ret->takes; i++)
+		ret->takes = names(&config->shared_groups[i].take, who);
 	if (private_)
 		ret->connect = who->uid == own;
 	else

@@ -41,6 +41,7 @@ struct rights {
 	bool upgrade; /* may have another binary take over */
 	bool trusted; /* the loop closes its fds itself */
 	bool ttys;    /* may watch ttys, other sockets and other character devices */
+	bool takes;   /* may take from some group that users share */
 	bool manage;  /* may break any session: root and the daemon's own uid */
 };
 

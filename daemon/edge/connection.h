@@ -10,6 +10,7 @@
  * session is left out of the core's order, until the socket takes more.
  */
 
+#include "concern.h"
 #include "server_internal.h"
 
 struct connection {
@@ -42,9 +43,8 @@ struct connection {
 	bool in_answered;
 	bool client_ended;    /* by its own doing */
 	struct parking *held; /* waits for this user's holder: neither read nor sent to; NULL: no */
-	bool parked;          /* this turn: said something that its holder has to know first */
-	uint8_t n_others;     /* the same of other users' holders: these users */
-	uint32_t others[4];
+	bool parked; /* this turn: said something that its user's holder has to know first */
+	struct concern concern;          /* the same of other users' */
 	uint8_t handle[WIRE_TOKEN_SIZE]; /* as HELLO said; zero: none */
 	struct peer *peer;               /* whom the parks know; NULL until there is need */
 	struct park_queue unanswered;    /* parks whose answer is on its way */

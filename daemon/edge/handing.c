@@ -124,12 +124,13 @@ static int send_one(struct connection *c, const struct park *p)
 
 int handing_send(struct connection *c)
 {
-	struct park *p;
+	struct park *p, *next;
 	int r;
 
-	while ((p = TAILQ_FIRST(&c->handouts))) {
+	for (p = TAILQ_FIRST(&c->handouts); p; p = next) {
+		next = TAILQ_NEXT(p, queue);
 		if (!link_has(p))
-			return 0; /* handing_recorded() comes */
+			continue; /* handing_recorded() comes; others may be of other holders */
 		parking_step();
 		r = c->peer_gone ? -EPIPE : send_one(c, p);
 		parking_step();

@@ -26,7 +26,8 @@ static const struct feature features[] = {
 /* Granted by what the daemon is, not by its backend. */
 static bool has_feature(const struct server *s, const char *name)
 {
-	return strcmp(name, "park") == 0 || (strcmp(name, "survive") == 0 && s->has_holders) ||
+	return strcmp(name, "park") == 0 || strcmp(name, "groups") == 0 ||
+	       (strcmp(name, "survive") == 0 && s->has_holders) ||
 	       (strcmp(name, "durable") == 0 && s->durable);
 }
 
@@ -50,7 +51,7 @@ static bool has_word(const char *text, size_t size, const char *word)
 static size_t grant(const struct connection *c, const struct wire_view *view, char *ret,
 		    size_t size)
 {
-	static const char *const others[] = {"park", "survive", "durable"};
+	static const char *const others[] = {"park", "groups", "survive", "durable"};
 	size_t used = 0;
 
 	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)

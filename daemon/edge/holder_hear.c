@@ -6,6 +6,7 @@
 #include "daemon/util/cleanup.h"
 #include "holder_link.h"
 #include "sending.h"
+#include "sharing.h"
 
 /*
  * What a holder says: the parks that it had from an earlier loop. Nothing of it is trusted: a record
@@ -72,15 +73,15 @@ static int take_fd(struct record_message *m, unsigned *index)
 }
 
 /* The processes whose deaths matter. */
-static void restore_peers(struct parking *k, const struct record *r, struct record_message *m,
-			  unsigned index)
+static void restore_peers(struct parking *k, struct parking *of_worker, const struct record *r,
+			  struct record_message *m, unsigned index)
 {
 	struct peer *peer;
 
 	if (r->maker_fd && peer_of_record(k, r->maker, r->maker_pid, take_fd(m, &index), &peer) < 0)
 		complain(k, "who parked it is unknown");
 	if (r->worker_fd &&
-	    peer_of_record(k, r->worker, r->worker_pid, take_fd(m, &index), &peer) < 0)
+	    peer_of_record(of_worker, r->worker, r->worker_pid, take_fd(m, &index), &peer) < 0)
 		complain(k, "whom it was handed to is unknown");
 }
 
@@ -96,6 +97,9 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 				.flags = r->flags,
 				.told_fd = r->told_fd,
 				.interest = r->interest,
+				.shared =
+					r->shared && sharing_is_still(s, op->text + r->name_length,
+								      r->group_length),
 				.text =
 					{
 						.note_length = r->note_length,
@@ -112,7 +116,9 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 		.handed = r->state == RECORD_HANDED,
 		.answered = r->answered,
 		.timed_out = r->timed_out,
+		.now = s->now,
 	};
+	struct parking *of_worker = k; /* of another user, where groups are shared */
 	unsigned index = op->first_fd;
 	CLEANUP_FD int fd = take_fd(m, &index);
 	enum wire_kind kind;
@@ -124,13 +130,15 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 	memcpy(restore.new.token, r->token, sizeof(r->token));
 	memcpy(restore.maker, r->maker, sizeof(r->maker));
 	memcpy(restore.worker, r->worker, sizeof(r->worker));
-	if (!reason && parking_reserve_fd(s, fd) < 0)
+	if (!reason && (parking_reserve_fd(s, fd) < 0 ||
+			(restore.handed && parking_get_uid(s, r->worker_uid, &of_worker) < 0)))
 		reason = "no memory";
 	if (reason) {
 		complain(k, reason);
 		refuse_returned(k, r);
 		return;
 	}
+	restore.worker_owner = of_worker->owner;
 	result = parks_restore(s->parks, k->owner, &restore, &p);
 	if (result < 0) {
 		complain(k, strerror(-result));
@@ -144,7 +152,7 @@ static void restore(struct parking *k, const struct record_op *op, struct record
 	s->park_by_fd[p->fd] = p;
 	parking_note_age(s, p);
 	k->link.returned++;
-	restore_peers(k, r, m, index);
+	restore_peers(k, of_worker, r, m, index);
 	parking_step();
 }
 
@@ -163,12 +171,13 @@ static void returned(struct parking *k)
 	k->link.unsettled = s->durable;
 	s->parks_changed |= s->durable;
 	while ((c = server_next_connection(s, &index)))
-		if (c->account == k->account && !c->closing)
+		if ((c->account == k->account || peer_is_missed(c)) && !c->closing)
 			peer_greet(c);
 	for (uint32_t i = 0; i < s->peers.n; i++) {
 		struct peer *peer = s->peers.peers[i];
 
-		if (peer && peer->parking == k && peer->pidfd < 0 && !peer->c)
+		if (peer && peer->parking->link.state != LINK_RETURNING && peer->pidfd < 0 &&
+		    !peer->c)
 			parks_died(s->parks, peer->handle, s->now);
 	}
 	log_info(k->server->log, "the holder of uid %u gave back %llu parks", k->account->uid,

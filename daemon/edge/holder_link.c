@@ -15,7 +15,8 @@
  * made of as many as fit when it can be sent. So nothing grows, a holder that comes late or anew is
  * told by the same means, and what changed twice meanwhile is told once.
  *
- * States: absent -> up, when the keeper sends the socket of a new one. Returning -> up: it was an
+ * States: spared -> absent, when something is parked; so who only takes from others has no holder.
+ * Absent -> up, when the keeper sends the socket of a new one. Returning -> up: it was an
  * earlier loop's, and gives back what it has before a request about parks of its uid is applied. When
  * it dies, or does not take anything for a while, it is absent again, all its uid's parks are dirty,
  * and another one is asked for. Connections that changed something meanwhile are held. Up ->
@@ -67,8 +68,7 @@ void link_forget(struct connection *c)
 
 static void release(struct connection *c)
 {
-	if (c->held == c->account->parking)
-		c->parked = false;
+	concern_settle(c, c->held);
 	link_forget(c);
 	if (c->closing)
 		return;
@@ -106,10 +106,8 @@ void link_settle(struct parking *k)
 		release(c);
 }
 
-bool link_is_returning(const struct account *account)
+bool link_is_returning(const struct parking *k)
 {
-	const struct parking *k = account->parking;
-
 	return k && k->link.state == LINK_RETURNING;
 }
 
@@ -253,9 +251,7 @@ void link_init(struct parking *k)
 	TAILQ_INIT(&k->link.storing);
 	TAILQ_INIT(&k->link.waiting);
 	k->link.socket = -1;
-	k->link.state = LINK_NONE;
-	if (k->server->has_holders)
-		want(k, false);
+	k->link.state = k->server->has_holders ? LINK_SPARED : LINK_NONE;
 }
 
 void link_return(struct parking *k, int socket)

@@ -96,6 +96,8 @@ static void fill_record(const struct park *p, struct record *r, int fds[2], unsi
 		.state = p->state == PARK_HANDED ? RECORD_HANDED : RECORD_HELD,
 		.answered = p->answered,
 		.timed_out = p->timed_out,
+		.worker_uid = p->worker ? p->worker->owner->uid : 0,
+		.shared = p->shared,
 	};
 	memcpy(r->token, p->token, sizeof(r->token));
 	if (p->maker)

@@ -4,6 +4,7 @@
 #include "parking.h"
 #include "request.h"
 #include "sending.h"
+#include "sharing.h"
 
 /*
  * Replies to LIST_PARKS. As with the other lists nothing is kept between two of them: the cursor is
@@ -20,7 +21,10 @@ enum {
 static bool visible(const struct connection *asker, const struct wire_list *f, const struct park *p,
 		    uint32_t pid)
 {
-	return (asker->rights.inspect || p->owner->uid == asker->who.uid) &&
+	const uint8_t *group = p->text.bytes + p->text.name_length;
+
+	return (asker->rights.inspect || p->owner->uid == asker->who.uid ||
+		(p->shared && sharing_may_list(asker, group, p->text.group_length))) &&
 	       (f->uid == UINT32_MAX || f->uid == p->owner->uid) &&
 	       (f->pid == 0 || f->pid == pid) && (f->id == 0 || f->id == (uint32_t)p->number);
 }
@@ -65,6 +69,7 @@ static struct wire_park_row row_of(const struct park *p, uint64_t cursor)
 		.local_length = p->text.local_length,
 		.peer_length = p->text.peer_length,
 		.interest = p->interest,
+		.shared = p->shared,
 		.fd = p->told_fd,
 	};
 }

@@ -9,6 +9,8 @@
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "parking.h"
+#include "sharing.h"
+#include "twins.h"
 
 /*
  * PARK, CLAIM, TAKE, DROP, ACKNOWLEDGE, HELD. Each changes something that the holder has to know
@@ -21,7 +23,7 @@
 
 static void refuse(struct request *q, int r)
 {
-	struct refusal why = {.error = r == -EACCES ? WIRE_E_ACCESS : result_error_of(r)};
+	struct refusal why = {.error = result_error_of(r)};
 
 	result_refuse(q, &why);
 }
@@ -34,7 +36,7 @@ static void refuse_quota(struct request *q, enum quota_kind kind)
 /* ---- PARK ---- */
 
 /* Control characters in names only serve to deceive who reads lists. */
-static bool is_name(const uint8_t *bytes, size_t size)
+bool park_request_is_name(const uint8_t *bytes, size_t size)
 {
 	for (size_t i = 0; i < size; i++)
 		if (bytes[i] < 0x20 || bytes[i] == 0x7f)
@@ -60,7 +62,7 @@ static enum wire_error check_values(const struct connection *c, const struct wir
 {
 	if (park_is_zero(w->token) || w->interest == 0 ||
 	    (w->interest & ~(WIRE_READ | WIRE_WRITE)) || w->deadline < 0 ||
-	    !is_name(tail, (size_t)w->name_length + w->group_length))
+	    !park_request_is_name(tail, (size_t)w->name_length + w->group_length))
 		return WIRE_E_INVALID;
 	return w->flags & WIRE_PARK_DURABLE ? check_durable(c, w) : WIRE_OK;
 }
@@ -123,7 +125,7 @@ static void refuse_park(struct request *q, int r)
 
 /* The fd is watched already, unless it is only held; it is closed here if nothing comes of it. */
 static void make_park(struct request *q, const struct wire_park *w, struct peer *peer,
-		      enum wire_kind kind, int copy, uint32_t word)
+		      enum wire_kind kind, bool shared, int copy, uint32_t word)
 {
 	struct server *s = q->c->server;
 	bool watched = !(w->flags & WIRE_PARK_HOLD_ONLY);
@@ -134,6 +136,7 @@ static void make_park(struct request *q, const struct wire_park *w, struct peer 
 		.told_fd = w->fd,
 		.interest = w->interest,
 		.kind = (uint8_t)kind,
+		.shared = shared,
 		.text =
 			{
 				.note_length = w->note_length,
@@ -159,6 +162,7 @@ static void make_park(struct request *q, const struct wire_park *w, struct peer 
 		p->word = word;
 		p->caller_flags = watched ? PARKING_REGISTERED : 0;
 		s->park_by_fd[copy] = p;
+		twins_add(peer->parking, p);
 		parking_note_age(s, p);
 	}
 	if (r < 0) {
@@ -173,6 +177,17 @@ static void make_park(struct request *q, const struct wire_park *w, struct peer 
 	p->caller_flags &= ~(uint32_t)(PARKING_TOLD | PARKING_TOLD_TIMEOUT);
 }
 
+/* What may not be parked, though it could be. A repeat may: its park is there. */
+static int check_group_and_twin(struct connection *c, const struct wire_park *w, struct peer *peer,
+				const uint8_t *tail, int fd, bool *ret_shared)
+{
+	int r = sharing_check(c, tail + w->name_length, w->group_length, SHARING_PARK, ret_shared);
+
+	if (parks_find_token(c->server->parks, peer->parking->owner, w->token))
+		return 0;
+	return r == 0 && twins_find(peer->parking, fd) ? -EEXIST : r;
+}
+
 static void park(struct request *q, const struct wire_park *w)
 {
 	struct connection *c = q->c;
@@ -180,6 +195,7 @@ static void park(struct request *q, const struct wire_park *w)
 	struct refusal why = {.error = WIRE_OK};
 	enum wire_kind kind = WIRE_KIND_UNKNOWN;
 	int fd = landing_take(&s->landing), copy, r;
+	bool shared = false;
 	struct peer *peer;
 	uint32_t word = 0;
 
@@ -195,6 +211,8 @@ static void park(struct request *q, const struct wire_park *w)
 		return;
 	}
 	r = peer_of_connection(c, &peer);
+	if (r == 0)
+		r = check_group_and_twin(c, w, peer, (const uint8_t *)q->view->tail, fd, &shared);
 	copy = r < 0 ? r : keep(s, fd);
 	r = copy < 0 ? copy : parking_reserve_fd(s, copy);
 	if (r < 0) {
@@ -212,12 +230,13 @@ static void park(struct request *q, const struct wire_park *w)
 		result_refuse(q, &why);
 		return;
 	}
-	make_park(q, w, peer, kind, copy, word);
+	make_park(q, w, peer, kind, shared, copy, word);
 }
 
 /* ---- TAKE, DROP ---- */
 
-static struct park *find(const struct request *q, const struct wire_take *w)
+/* The sender's own. */
+static struct park *find_own(const struct request *q, const struct wire_take *w)
 {
 	const struct server *s = q->c->server;
 	const struct parking *k = q->c->account->parking;
@@ -235,15 +254,33 @@ static struct park *find(const struct request *q, const struct wire_take *w)
 	}
 }
 
+/* One's own first; then that of another user, in a group that they share. */
+static int find(const struct request *q, const struct wire_take *w, struct park **ret)
+{
+	struct park *other = NULL;
+	int r;
+
+	*ret = NULL;
+	if (w->by > WIRE_TAKE_BY_TOKEN)
+		return -EINVAL;
+	*ret = find_own(q, w);
+	if (*ret && (*ret)->state == PARK_HELD)
+		return 0;
+	r = sharing_find(q->c, w, (const uint8_t *)q->view->tail, &other);
+	if (other)
+		*ret = other;
+	return *ret ? 0 : r;
+}
+
 static void take(struct request *q, const struct wire_take *w)
 {
 	struct connection *c = q->c;
-	struct park *p = find(q, w);
 	struct peer *peer;
-	int r = w->by > WIRE_TAKE_BY_TOKEN ? -EINVAL : 0;
+	struct park *p;
+	int r = find(q, w, &p);
 
 	if (r == 0)
-		r = p ? peer_of_connection(c, &peer) : -ENOENT;
+		r = peer_of_connection(c, &peer);
 	if (r == 0 && peer->dead)
 		r = -EOPNOTSUPP; /* nobody could tell that the one who has its connection dies */
 	if (r == 0)
@@ -266,33 +303,15 @@ static void take(struct request *q, const struct wire_take *w)
 static int find_to_drop(const struct request *q, const struct wire_take *w, struct park **ret)
 {
 	const struct connection *c = q->c;
+	int r = find(q, w, ret);
 
-	if (w->by > WIRE_TAKE_BY_TOKEN)
-		return -EINVAL;
-	*ret = find(q, w);
-	if (*ret)
-		return 0;
-	if (!c->rights.manage || w->by == WIRE_TAKE_BY_NAME)
-		return -ENOENT;
+	if (r != -ENOENT || !c->rights.manage || w->by == WIRE_TAKE_BY_NAME)
+		return r;
 	*ret = w->by == WIRE_TAKE_BY_ID ? parks_find_number(c->server->parks, NULL, w->park)
 					: parks_find_token(c->server->parks, NULL, w->token);
 	if (*ret)
 		return 0;
 	return link_any_is_returning(c->server) ? -EBUSY : -ENOENT;
-}
-
-/* This user's holder is to know before the answer is sent. -EBUSY: there are too many of them. */
-static int note_owner(struct connection *c, uint32_t uid)
-{
-	if (uid == c->account->uid)
-		return 0;
-	for (unsigned i = 0; i < c->n_others; i++)
-		if (c->others[i] == uid)
-			return 0;
-	if (c->n_others == sizeof(c->others) / sizeof(c->others[0]))
-		return -EBUSY;
-	c->others[c->n_others++] = uid;
-	return 0;
 }
 
 static void drop(struct request *q, const struct wire_take *w)
@@ -301,8 +320,6 @@ static void drop(struct request *q, const struct wire_take *w)
 	int r = find_to_drop(q, w, &p);
 	uint64_t number = r == 0 ? p->number : 0;
 
-	if (r == 0)
-		r = note_owner(q->c, p->owner->uid);
 	if (r == 0)
 		r = parks_drop(q->c->server->parks, p);
 	parking_step();
@@ -367,6 +384,7 @@ static void acknowledge(struct request *q, const struct wire_held *w)
 
 void park_request_apply(struct request *q, const void *record)
 {
+	q->c->server->applying = q->c;
 	switch (q->view->header.type) {
 	case WIRE_PARK:
 		park(q, record);
@@ -389,4 +407,5 @@ void park_request_apply(struct request *q, const void *record)
 	}
 	q->c->parked = true;
 	parking_sync(q->c->server);
+	q->c->server->applying = NULL;
 }

@@ -11,6 +11,7 @@
 
 #include "daemon/poller/fd.h"
 #include "sending.h"
+#include "twins.h"
 
 /*
  * Parks, between the core, the poller and the holders. The core knows what a park is and what may
@@ -49,15 +50,9 @@ int parking_init(struct server *s, const struct server_options *options)
 		key.words[0] = (uint64_t)ts.tv_nsec;
 	r = parks_new((uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000, &key, &s->parks);
 	for (size_t i = 0; i < options->n_holders && r == 0; i++) {
-		struct credentials who = {.uid = options->holders[i].uid};
-		struct account *account = NULL;
 		struct parking *k = NULL;
 
-		r = accounts_get(&s->accounts, &s->config, &who, &account);
-		if (r < 0)
-			break;
-		r = parking_get(s, account, &k);
-		accounts_put(&s->accounts, account); /* the parking has its own reference */
+		r = parking_get_uid(s, options->holders[i].uid, &k);
 		if (r == 0)
 			link_return(k, options->holders[i].socket);
 	}
@@ -72,6 +67,7 @@ static void end(struct parking *k)
 	if (fd >= 0)
 		(void)close(fd);
 	link_deinit(k);
+	twins_deinit(k);
 	TAILQ_REMOVE(&s->parkings, k, list);
 	k->account->parking = NULL;
 	/* the parks go with the process, not back to their user */
@@ -147,6 +143,23 @@ int parking_get(struct server *s, struct account *account, struct parking **ret)
 	return 0;
 }
 
+/* An account that is there keeps its limits: its user's groups count, and are not known here. */
+int parking_get_uid(struct server *s, uid_t uid, struct parking **ret)
+{
+	struct account *account = accounts_next(&s->accounts, (int64_t)uid - 1);
+	struct credentials who = {.uid = uid};
+	int r;
+
+	if (account && account->uid == uid)
+		return parking_get(s, account, ret);
+	r = accounts_get(&s->accounts, &s->config, &who, &account);
+	if (r < 0)
+		return r;
+	r = parking_get(s, account, ret);
+	accounts_put(&s->accounts, account); /* the parking has its own reference */
+	return r;
+}
+
 int parking_reserve_fd(struct server *s, int fd)
 {
 	uint64_t n = s->n_park_by_fd ? s->n_park_by_fd : 1024;
@@ -219,7 +232,8 @@ void parking_tell(struct park *p)
 	uint32_t news = (p->ready ? (uint32_t)PARKING_TOLD : 0) |
 			(p->timed_out ? (uint32_t)PARKING_TOLD_TIMEOUT : 0);
 
-	if (p->state != PARK_HELD || !p->answered || !(news & ~p->caller_flags) || !c || c->closing)
+	if (p->state != PARK_HELD || !p->answered || !(news & ~p->caller_flags) || p->group || !c ||
+	    c->closing)
 		return;
 	/* not before it is recorded that its PARK was answered: who is told may not know that it has
 	 * to claim it if this loop dies now */
@@ -238,6 +252,7 @@ static void end_park(struct parking *k, struct park *p)
 
 	parking_queue(p, NULL);
 	watch(k, p);
+	twins_remove(k, p);
 	if (p->fd >= 0) {
 		k->server->park_by_fd[p->fd] = NULL;
 		/* a holder that has it shuts it down, and has the last copy to close */
@@ -258,6 +273,8 @@ void parking_sync(struct server *s)
 	while ((p = parks_take_changed(s->parks))) {
 		struct parking *k = p->owner->caller;
 
+		if (s->applying)
+			concern_add(s->applying, k);
 		if (p->state == PARK_GONE) {
 			end_park(k, p);
 			continue;

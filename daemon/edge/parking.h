@@ -65,6 +65,8 @@ struct parking {
 	struct park_owner *owner;
 	struct poller_set *set;
 	struct holder_link link;
+	void *twins;      /* parks by their descriptions (twins.c) */
+	bool twins_known; /* those are in it that came back from a holder, too */
 	TAILQ_ENTRY(parking) list;
 };
 
@@ -89,6 +91,7 @@ enum parking_flag {
 	PARKING_LATE = 0x40,     /* dirty, and not urgent */
 	PARKING_MAY_WAIT = 0x80, /* its next change is not urgent */
 	PARKING_STORING = 0x100, /* waits for the store */
+	PARKING_IN_TWINS = 0x200,
 };
 
 /* ---- parking.c ---- */
@@ -99,13 +102,17 @@ void parking_deinit(struct server *s);
 /* The account's parking, made if need be. Negative errno. */
 int parking_get(struct server *s, struct account *account, struct parking **ret);
 
+/* The same of a uid that need not be connected. */
+int parking_get_uid(struct server *s, uid_t uid, struct parking **ret);
+
 /* Ends it if nothing is left of it. NULL is accepted. */
 void parking_end_unused(struct parking *k);
 
 /* Carries out what the core changed: after each call of it. */
 void parking_sync(struct server *s);
 
-/* Its maker's connection, if there is one, is to know that it is ready, if it is and was not told. */
+/* Its maker's connection, if there is one, is to know that it is ready, if it is and was not told,
+ * and has no group. */
 void parking_tell(struct park *p);
 
 /* A parked fd is ready; `tag` is its number. */
@@ -147,6 +154,9 @@ void parking_end_connection(struct connection *c);
 
 void park_request_apply(struct request *q, const void *record);
 
+/* Whether a park or a group may be named so. */
+bool park_request_is_name(const uint8_t *bytes, size_t size);
+
 /* ---- handing.c ---- */
 
 /* Adds entries of parks to what the connection is told. */
@@ -170,6 +180,9 @@ int peer_of_record(struct parking *k, const uint8_t id[WIRE_TOKEN_SIZE], pid_t p
 		   struct peer **ret);
 /* HELLO was said: what is known of the handle is this connection's from now on. */
 void peer_greet(struct connection *c);
+/* Whether what an earlier loop had handed to this handle has come back, and its connection is not known
+ * as the handle's yet. */
+bool peer_is_missed(const struct connection *c);
 void peer_event(struct server *s, uint32_t number);
 /* The connection is the handle's no more. */
 void peer_detach(struct connection *c);
@@ -199,19 +212,19 @@ bool link_refuses_durable(const struct account *account);
 /* Tells all holders what they have to know, as far as they take it. */
 void link_flush_all(struct server *s);
 
-/* Whether the holder has not been told everything, or nothing can be told now. NULL: it has. */
+/* The parking of this uid, or NULL. */
+struct parking *link_find(const struct server *s, uint32_t uid);
+
+/* Whether its holder has not been told everything, or nothing can be told now. NULL: no. */
 bool link_is_behind(const struct parking *k);
 
-/* Whether what this account has parked is still coming back: requests about it have to wait. */
-bool link_is_returning(const struct account *account);
+/* Whether what is parked there is still coming back: requests about it have to wait. NULL: no. */
+bool link_is_returning(const struct parking *k);
 
 /* Whether any user's parks are still coming back. */
 bool link_any_is_returning(const struct server *s);
 
-/* The parking of this uid, or NULL. */
-struct parking *link_find(const struct server *s, uint32_t uid);
-
-/* Holds a connection until that user's holder, mostly its own, has been told. */
+/* Holds a connection until that holder has been told. */
 void link_hold(struct connection *c, struct parking *k);
 void link_forget(struct connection *c);
 

@@ -245,6 +245,17 @@ void peer_greet(struct connection *c)
 	peer_end_idle(c->server);
 }
 
+bool peer_is_missed(const struct connection *c)
+{
+	const struct parking *k = c->account->parking;
+	struct park_handle *h;
+
+	if (!k || c->peer)
+		return false;
+	h = parks_find_handle(c->server->parks, k->owner, c->handle);
+	return h && peer_of_handle(h) && !peer_of_handle(h)->c;
+}
+
 int peer_of_record(struct parking *k, const uint8_t id[WIRE_TOKEN_SIZE], pid_t pid, int given,
 		   struct peer **ret)
 {
@@ -279,6 +290,7 @@ void peer_detach(struct connection *c)
 void peer_event(struct server *s, uint32_t number)
 {
 	struct peer *peer = number < s->peers.n ? s->peers.peers[number] : NULL;
+	struct parking *k;
 
 	/* the event may be of one that had this number before */
 	if (!peer || peer->pidfd < 0 || !is_dead(peer->pidfd))
@@ -286,7 +298,9 @@ void peer_event(struct server *s, uint32_t number)
 	progress_enter(&s->progress, PROGRESS_PARK, peer->parking->account->uid, peer->pid, 0);
 	forget_pidfd(peer);
 	peer->dead = true;
+	k = peer->parking;
 	parks_died(s->parks, peer->handle, s->now);
 	parking_step();
 	parking_sync(s);
+	parking_end_unused(k); /* who only took from others, and came from an earlier loop */
 }

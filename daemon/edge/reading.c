@@ -60,7 +60,7 @@ static bool is_about_parks(struct connection *c)
 		if (wire_decode(message + at, (size_t)n - at, true, &view, NULL) != WIRE_OK)
 			return false;
 		if ((view.header.type >= WIRE_PARK && view.header.type <= WIRE_DETACH) ||
-		    view.header.type == WIRE_LIST_PARKS)
+		    view.header.type == WIRE_LIST_PARKS || view.header.type == WIRE_LIST_GROUPS)
 			return true;
 	}
 	return false;
@@ -70,14 +70,16 @@ static bool is_about_parks(struct connection *c)
 static unsigned read_one(struct connection *c)
 {
 	bool greeted = c->greeted;
+	struct parking *k;
 	unsigned n;
 
 	reading_remove(c);
 	/* one that was held back, and has not said yet what was kept, comes again */
 	if (c->closing || c->blocked || c->held || c->backlog)
 		return 0;
-	if (link_is_returning(c->account) && is_about_parks(c)) {
-		link_hold(c, c->account->parking);
+	k = concern_returning(c);
+	if (k && is_about_parks(c)) {
+		link_hold(c, k);
 		return 0;
 	}
 	progress_enter(&c->server->progress, PROGRESS_REQUEST, c->who.uid, c->who.pid, c->number);

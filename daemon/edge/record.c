@@ -100,6 +100,12 @@ static const char *check_record(const struct record *r)
 	if (worker != (r->state == RECORD_HANDED) ||
 	    (!worker && (r->worker_fd || r->worker_pid != 0)))
 		return "the record is handed out to nobody, or has a worker and is not handed out";
+	if (!worker && r->worker_uid != 0)
+		return "the record has a user of a worker, and no worker";
+	if (r->worker_uid == UINT32_MAX)
+		return "the record's worker is nobody's";
+	if (r->shared > (r->group_length > 0))
+		return "the record is shared and has no group";
 	if (!maker && (r->maker_fd || r->maker_pid != 0))
 		return "the record has a process of a maker, and no maker";
 	if (!r->answered && (!maker || worker))

@@ -45,8 +45,9 @@ struct record {
 	uint32_t uid;
 	uint32_t flags; /* enum wire_park_flag */
 	int32_t told_fd;
-	int32_t maker_pid;  /* 0: none */
-	int32_t worker_pid; /* 0: none */
+	int32_t maker_pid;   /* 0: none */
+	int32_t worker_pid;  /* 0: none */
+	uint32_t worker_uid; /* whose the worker is; 0 also: none */
 	uint16_t note_length;
 	uint8_t name_length;
 	uint8_t group_length;
@@ -59,7 +60,8 @@ struct record {
 	uint8_t timed_out;
 	uint8_t maker_fd;  /* 0 or 1 */
 	uint8_t worker_fd; /* 0 or 1 */
-	uint8_t reserved[7];
+	uint8_t shared;    /* its group is; 0 or 1 */
+	uint8_t reserved[2];
 };
 
 /*

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "grouping.h"
 #include "hello.h"
 #include "parking.h"
 #include "upgrading.h"
@@ -129,6 +130,10 @@ static void apply_record(struct request *q, const void *record)
 	case WIRE_HELD:
 		park_request_apply(q, record);
 		return;
+	case WIRE_ATTACH:
+	case WIRE_DETACH:
+		grouping_apply(q, record);
+		return;
 	default:
 		not_implemented_one(q);
 		return;
@@ -137,8 +142,7 @@ static void apply_record(struct request *q, const void *record)
 
 static bool wants_answer(const struct wire_header *header)
 {
-	return (header->flags & WIRE_FLAG_ANSWER) || header->type == WIRE_IS_POLL_DESCRIPTOR ||
-	       header->type == WIRE_LIST_GROUPS;
+	return (header->flags & WIRE_FLAG_ANSWER) || header->type == WIRE_IS_POLL_DESCRIPTOR;
 }
 
 #ifdef READYD_MUTANT_CRASH_ON_SYNC
@@ -183,6 +187,8 @@ static void apply_inspection(struct connection *c, const struct wire_view *view,
 		inspect_status(c, view);
 	else if (view->header.type == WIRE_LIST_PARKS)
 		inspect_parks(c, view);
+	else if (view->header.type == WIRE_LIST_GROUPS)
+		inspect_groups(c, view);
 	else
 		inspect_list(c, view);
 }
@@ -212,6 +218,7 @@ void request_apply(struct connection *c, const uint8_t *datagram, size_t size)
 		case WIRE_LIST_TIMERS:
 		case WIRE_LIST_QUOTAS:
 		case WIRE_LIST_PARKS:
+		case WIRE_LIST_GROUPS:
 			apply_inspection(c, &view, &inspected);
 			break;
 		case WIRE_UPGRADE: {

@@ -63,6 +63,8 @@ enum wire_error result_error_of(int r)
 		return WIRE_E_ALREADY;
 	case -EDQUOT:
 		return WIRE_E_QUOTA;
+	case -EACCES:
+		return WIRE_E_ACCESS;
 	case -EOPNOTSUPP:
 		return WIRE_E_NOT_SUPPORTED;
 	case -EMFILE:

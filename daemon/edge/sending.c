@@ -257,21 +257,6 @@ static void unblock(struct connection *c)
 		connection_close(c);
 }
 
-/* The first holder that has not been told what this connection said; NULL: there is none. */
-static struct parking *behind(struct connection *c)
-{
-	c->parked = c->parked && link_is_behind(c->account->parking);
-	if (c->parked)
-		return c->account->parking;
-	for (; c->n_others > 0; c->n_others--) {
-		struct parking *k = link_find(c->server, c->others[c->n_others - 1]);
-
-		if (link_is_behind(k))
-			return k;
-	}
-	return NULL;
-}
-
 /* Whether a holder has not been told what it said; from then on it waits. */
 static bool must_wait(struct connection *c)
 {
@@ -281,7 +266,7 @@ static bool must_wait(struct connection *c)
 		return true;
 	if (c->closing || c->blocked)
 		return false;
-	k = behind(c);
+	k = concern_next(c);
 	if (k)
 		link_hold(c, k);
 	return k;

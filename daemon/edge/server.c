@@ -15,10 +15,12 @@
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
 #include "daemon/util/clock.h"
+#include "grouping.h"
 #include "parking.h"
 #include "reading.h"
 #include "sending.h"
 #include "server_internal.h"
+#include "sharing.h"
 
 /*
  * The loop never leaves the poll unserved: nothing here waits but poller_poll(). Each step is
@@ -443,12 +445,13 @@ int server_turn(struct server *s)
 	if (core_expire_some(s->core, s->now, EXPIRIES_PER_TURN))
 		s->unfinished = true;
 	parking_expire(s);
+	grouping_run(s);
 	expire_own(s);
 	link_flush_all(s);
 	send_all(s);
 	end_connections(s);
 	link_flush_all(s);
-	if (!TAILQ_EMPTY(&s->answered))
+	if (!TAILQ_EMPTY(&s->answered) || grouping_is_due(s))
 		s->unfinished = true;
 	end = clock_now();
 	if (end - s->now > s->stats.turn_longest)
@@ -496,6 +499,7 @@ void server_reload(struct server *s, struct config *config)
 				c, WIRE_E_ACCESS, 0,
 				"the configuration was read anew and does not let this user in");
 	}
+	sharing_reload(s);
 	send_all(s);
 	end_connections(s);
 }

@@ -100,6 +100,7 @@ struct server {
 	bool has_holders;
 	bool durable;       /* something outlives this process, where parks can be stored */
 	bool parks_changed; /* something may have to be told to a holder */
+	struct connection *applying; /* whose request about parks is being carried out */
 
 	struct connection_place *places;
 	uint32_t n_places;

@@ -130,3 +130,19 @@ int fd_same_description(int a, int b)
 	r = (int)syscall(SYS_kcmp, self, self, KCMP_FILE, a, b);
 	return r < 0 ? -errno : r == 0;
 }
+
+int fd_compare_descriptions(int a, int b)
+{
+	pid_t self = getpid();
+
+	switch (syscall(SYS_kcmp, self, self, KCMP_FILE, a, b)) {
+	case 0:
+		return 0;
+	case 1:
+		return -1;
+	case 2:
+		return 1;
+	default:
+		return FD_CANNOT_COMPARE;
+	}
+}

@@ -39,4 +39,9 @@ uint64_t fd_count_lasting(uint64_t max);
  * fcntl(F_DUPFD_QUERY), before Linux 6.10 kcmp(KCMP_FILE). Lock-free: safe on any client's fd. */
 int fd_same_description(int a, int b);
 
+/* -1, 0 or 1: an order of open file descriptions, in which 0 means one and the same; or
+ * FD_CANNOT_COMPARE: this kernel does not tell, or may not. By kcmp(KCMP_FILE); lock-free. */
+enum { FD_CANNOT_COMPARE = 2 };
+int fd_compare_descriptions(int a, int b);
+
 #endif

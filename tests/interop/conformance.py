@@ -28,7 +28,7 @@ sys.dont_write_bytecode = True
 # pylint: disable=wrong-import-position
 from readyd_client import (  # noqa: E402
     ALL_UIDS, BOTH, EXPIRED, FEATURES, FOREVER, MAGIC, MESSAGE_MAX, READ, REPLIES, WRITE, Answer,
-    Attach, BreakEntry, Client, Code, Connection, ConnectionEnded, Direction, Entry, Error, Failure,
+    BreakEntry, Client, Code, Connection, ConnectionEnded, Direction, Entry, Error, Failure,
     Fatal, Flag, Hello, Kind, Message, Mode, Monitor, Quota, Refused, SessionFlag, Slots, SlotState,
     TimerEntry, TimerSet, Type, Unwatch, UnwatchFlag, Watch, WatchFlag, break_, deadline, encode,
     evict, get_status, is_poll_descriptor, list_rows, parse_message, parse_requests, reset, sync,
@@ -1648,12 +1648,7 @@ def P_relative_zero_is_now(t):
 
 def P_not_implemented(t):
     client = t.client()
-    requests = (
-        Message(Type.ATTACH, (Attach(4, 4, 3),), b"web"),
-        Message(Type.DETACH, (Attach(0, 0, 3),), b"web"),
-        list_rows(Type.LIST_GROUPS),
-        Message(Type.MONITOR, (Monitor(),)),
-    )
+    requests = (Message(Type.MONITOR, (Monitor(),)),)
     before = client.status()[0].fds
     for request in requests:
         refused(client, request, Error.NOT_IMPLEMENTED)

@@ -23,7 +23,8 @@ may() {
 	case $1:$2 in
 	# where the layers meet, only what is meant for others
 	daemon/core/*:daemon/core/*) ;;
-	*:daemon/core/core.h | *:daemon/core/park.h | *:daemon/core/quota.h | *:daemon/util/cleanup.h) ;;
+	*:daemon/core/core.h | *:daemon/core/park.h | *:daemon/core/park_group.h) ;;
+	*:daemon/core/quota.h | *:daemon/util/cleanup.h) ;;
 	*:daemon/core/*) return 1 ;;
 	esac
 	case $1:$2 in

@@ -428,7 +428,11 @@ static void contradicting_records_are_not_written(void **state)
 	REFUSED(r.worker_pid = -1);
 	REFUSED(memset(r.maker, 0, sizeof(r.maker)));
 	REFUSED(memset(r.worker, 0, sizeof(r.worker)));
-	REFUSED(r.reserved[6] = 1);
+	REFUSED(r.worker_uid = UINT32_MAX);
+	REFUSED(r.shared = 2);
+	REFUSED((r.shared = 1, r.note_length = (uint16_t)(r.note_length + r.group_length),
+		 r.group_length = 0));
+	REFUSED(r.reserved[1] = 1);
 #undef REFUSED
 	assert_int_equal(f->batch.size, 0);
 	assert_int_equal(record_batch_add(&f->batch, RECORD_HOLD, 0, &good, sizeof(good),
