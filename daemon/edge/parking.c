@@ -437,8 +437,12 @@ void parking_end_connection(struct connection *c)
 	}
 	while ((p = TAILQ_FIRST(&c->entries)))
 		parking_queue(p, NULL);
-	while ((p = TAILQ_FIRST(&c->handouts)))
+	while ((p = TAILQ_FIRST(&c->handouts))) {
 		parking_queue(p, NULL);
+		/* it was never sent, and no request waits for it: another worker may have it */
+		if (p->handout == 0 && p->group)
+			parks_take_back(s->parks, p, s->now);
+	}
 	parking_sync(s);
 	if (!c->peer) {
 		parking_end_unused(c->account->parking);
