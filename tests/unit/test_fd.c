@@ -237,6 +237,49 @@ static void same_description_works_before_6_10(void **state)
 	in_child(same_old_kernel_body);
 }
 
+static int compare_body(void)
+{
+	int a = epoll_create1(0), b = epoll_create1(0), copy = dup(a);
+	int order = fd_compare_descriptions(a, b);
+
+	CHECK(fd_compare_descriptions(a, a) == 0);
+	CHECK(fd_compare_descriptions(a, copy) == 0);
+	CHECK(order == 1 || order == -1);
+	CHECK(fd_compare_descriptions(b, a) == -order);
+	CHECK(fd_compare_descriptions(copy, b) == order);
+	CHECK(fd_compare_descriptions(a, -1) == FD_CANNOT_COMPARE);
+	return 0;
+}
+
+static void descriptions_have_an_order(void **state)
+{
+	(void)state;
+	in_child(compare_body);
+}
+
+/* A kernel without kcmp(2), or a sandbox. */
+static int compare_refused_body(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_kcmp, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = 4, .filter = code};
+
+	CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+	CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+	CHECK(fd_compare_descriptions(0, 0) == FD_CANNOT_COMPARE);
+	return 0;
+}
+
+static void an_order_may_be_refused(void **state)
+{
+	(void)state;
+	in_child(compare_refused_body);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -248,6 +291,8 @@ int main(void)
 		cmocka_unit_test(plug_that_fails_leaves_the_zone_as_it_was),
 		cmocka_unit_test(same_description_tells_copies),
 		cmocka_unit_test(same_description_works_before_6_10),
+		cmocka_unit_test(descriptions_have_an_order),
+		cmocka_unit_test(an_order_may_be_refused),
 	};
 
 	return cmocka_run_group_tests_name("fd", tests, NULL, NULL);
