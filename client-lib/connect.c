@@ -28,7 +28,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-#define FEATURES "weak edge stream ns park survive durable"
+#define FEATURES "weak edge stream ns park groups survive durable"
 #define FLAGS (READYD_PRIVATE_IF_NEEDED | READYD_PRIVATE_ALWAYS | READYD_EINTR | READYD_NO_RESUME)
 #define HELLO_NS INT64_C(5000000000)
 
@@ -195,6 +195,8 @@ static void handle_free(struct readyd *r)
 	if (r->mine)
 		(void)munmap((void *)(uintptr_t)r->mine, (size_t)sysconf(_SC_PAGESIZE));
 	rd_table_free(r);
+	rd_handouts_free(r);
+	rd_groups_free(r);
 	for (size_t i = 0; i < r->resume.n_addresses; i++)
 		free(r->resume.addresses[i]);
 	free(r->resume.addresses);
@@ -252,6 +254,7 @@ static int handle_make(const struct readyd_options *options, struct readyd **ret
 	r->pid = getpid();
 	r->mine = page_of_mine();
 	r->requests_end = &r->requests;
+	r->parking.arrived_end = &r->parking.arrived;
 	r->out.last = SIZE_MAX;
 	(void)pthread_mutex_init(&r->mutex, NULL);
 	r->out.buffer = aligned_alloc(64, WIRE_MESSAGE_MAX);

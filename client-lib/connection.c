@@ -58,7 +58,8 @@ int rd_enter(struct readyd *r)
 
 bool rd_events_kept(const struct readyd *r)
 {
-	return r->kept_first || r->broken_kept || r->unread != r->unread_end;
+	return r->kept_first || r->broken_kept || r->unread != r->unread_end ||
+	       rd_handouts_untold(r);
 }
 
 /* Sets the timer in readyd_fd()'s epoll to the next step of coming back. */
@@ -75,7 +76,7 @@ static void update_timer(struct readyd *r)
 /* Makes what readyd_fd() shows agree with what is kept and unsent. */
 static void update_shown(struct readyd *r)
 {
-	bool kept = rd_events_kept(r) || r->error || atomic_load(&r->broken);
+	bool kept = rd_events_kept(r) || rd_handouts_kept(r) || r->error || atomic_load(&r->broken);
 	bool out = r->out.size != 0;
 	struct epoll_event e;
 
@@ -96,7 +97,11 @@ static void update_shown(struct readyd *r)
 
 void rd_leave(struct readyd *r)
 {
-	if (r->sleepers || r->leader_polls)
+	if (r->parking.hurry && !r->error) {
+		r->parking.hurry = false;
+		(void)rd_out_flush(r);
+	}
+	if (r->sleepers || r->leader_wants)
 		rd_pass_on(r);
 	if (r->shown)
 		update_shown(r);
@@ -114,17 +119,18 @@ void rd_wake(struct rd_waiter *w)
 		(void)futex(&w->word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL);
 }
 
-/* Wakes one sleeper, unless one of that kind is on its way. Pollers first: they serve all. */
-static bool wake_one(struct readyd *r, bool pollers_only)
+/* Wakes one sleeper that wants this, or anything (NOTHING), unless one of that kind is on its way.
+ * Pollers first: they serve all. */
+static bool wake_one(struct readyd *r, enum rd_wants wants)
 {
 	struct rd_waiter *found = NULL;
 
 	for (struct rd_waiter *w = r->sleepers; w; w = w->next) {
-		if (pollers_only && !w->polls)
+		if (wants && w->wants != wants)
 			continue;
 		if (atomic_load(&w->word))
 			return true;
-		if (!found || (w->polls && !found->polls))
+		if (!found || (w->wants == RD_WANTS_EVENTS && found->wants != RD_WANTS_EVENTS))
 			found = w;
 	}
 	if (found)
@@ -142,15 +148,30 @@ void rd_kick(struct readyd *r)
 	(void)!write(r->bell, &one, sizeof(one));
 }
 
-/* What pollers would return with, to one of them. */
-static void pass_events(struct readyd *r)
+/* To one who wants that. A break has rung the leader's bell already. */
+static void pass(struct readyd *r, enum rd_wants wants, bool there)
 {
-	bool events = rd_events_kept(r) || r->error;
-
-	if (!events && !atomic_load(&r->broken))
+	if (!there && !atomic_load(&r->broken))
 		return;
-	if (!wake_one(r, true) && events && r->leader_polls)
+	if (!wake_one(r, wants) && there && r->leader_wants == wants)
 		rd_kick(r);
+}
+
+void rd_pass_handouts(struct readyd *r)
+{
+	if (r->parking.n_receivers)
+		pass(r, RD_WANTS_HANDOUTS, rd_handouts_kept(r) || r->error);
+}
+
+void rd_pass_events(struct readyd *r)
+{
+	pass(r, RD_WANTS_EVENTS, rd_events_kept(r) || r->error);
+}
+
+static void pass_both(struct readyd *r)
+{
+	rd_pass_events(r);
+	rd_pass_handouts(r);
 }
 
 void rd_done(struct readyd *r, struct rd_waiter *w)
@@ -164,9 +185,9 @@ void rd_done(struct readyd *r, struct rd_waiter *w)
 
 void rd_pass_on(struct readyd *r)
 {
-	pass_events(r);
+	pass_both(r);
 	if (!r->led)
-		(void)wake_one(r, false);
+		(void)wake_one(r, RD_WANTS_NOTHING);
 }
 
 void rd_bell_drain(struct readyd *r)
@@ -220,7 +241,7 @@ static int64_t time_left(int64_t left, int64_t until)
 	return until - now < left ? until - now : left;
 }
 
-int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
+int rd_lead(struct readyd *r, enum rd_wants wants, int64_t until, bool *ret_readable)
 {
 	bool nap = r->out.nap;
 	short wanted = POLLIN | (r->out.size && !nap ? POLLOUT : 0);
@@ -236,14 +257,15 @@ int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
 	limit = timespec_of(left);
 	r->out.nap = false;
 	r->led = true;
-	r->leader_polls = polls;
+	r->leader_wants = (uint8_t)wants;
 	(void)pthread_mutex_unlock(&r->mutex);
 
 	n = ppoll(fds, 2, left == INT64_MAX ? NULL : &limit, NULL);
 	error = n < 0 ? errno : 0;
 
 	(void)pthread_mutex_lock(&r->mutex);
-	r->led = r->leader_polls = false;
+	r->led = false;
+	r->leader_wants = RD_WANTS_NOTHING;
 	if (r->resume.grave >= 0) {
 		rd_fd_close(&r->resume.grave);
 		r->resume.grave = -1;
@@ -256,7 +278,17 @@ int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable)
 	return n == 0 && !nap ? -ETIMEDOUT : 0;
 }
 
-int rd_turn(struct readyd *r, struct rd_waiter *w)
+int rd_block(struct readyd *r, struct rd_waiter *w, int64_t until, bool *ret_readable)
+{
+	*ret_readable = false;
+	if (!r->led)
+		return rd_lead(r, w->wants, until, ret_readable);
+	if (r->out.size)
+		rd_kick(r); /* it has to look for room */
+	return rd_sleep(r, w, until);
+}
+
+static int turn(struct readyd *r, struct rd_waiter *w, int64_t until)
 {
 	bool readable;
 	int error;
@@ -265,16 +297,17 @@ int rd_turn(struct readyd *r, struct rd_waiter *w)
 		rd_private_again(r);
 	if (r->error || w->done)
 		return 0;
-	if (r->led) {
-		if (r->out.size)
-			rd_kick(r); /* it has to look for room */
-		return rd_sleep(r, w, 0);
-	}
-	error = rd_lead(r, false, 0, &readable);
+	error = rd_block(r, w, until, &readable);
 	if (readable && !r->error)
 		(void)rd_receive(r, NULL);
-	pass_events(r); /* its place is passed on when it leaves */
+	if (!r->led)
+		pass_both(r); /* its place is passed on when it leaves */
 	return error;
+}
+
+int rd_turn(struct readyd *r, struct rd_waiter *w)
+{
+	return turn(r, w, 0);
 }
 
 void rd_pause(struct readyd *r, int64_t until)
@@ -292,10 +325,10 @@ void rd_pause(struct readyd *r, int64_t until)
 			(void)rd_sleep(r, &w, until);
 			continue;
 		}
-		(void)rd_lead(r, false, until, &readable);
+		(void)rd_lead(r, RD_WANTS_NOTHING, until, &readable);
 		if (readable && !r->error)
 			(void)rd_receive(r, NULL);
-		pass_events(r);
+		pass_both(r);
 	}
 }
 
@@ -312,6 +345,21 @@ int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible)
 		error = rd_turn(r, w);
 		if (error == -EINTR && interruptible && !w->done)
 			return -EINTR;
+	}
+	return 0;
+}
+
+int rd_await_until(struct readyd *r, struct rd_waiter *w, int64_t until)
+{
+	while (!w->done) {
+		if (r->error)
+			return rd_ended(r);
+		(void)rd_flush(r);
+		if (r->error || w->done)
+			continue;
+		if (until && rd_now() >= until)
+			return -ETIMEDOUT;
+		(void)turn(r, w, until);
 	}
 	return 0;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 
 /*
- * Inspection: the daemon's status, and lists of sessions, watches, timers and quotas.
+ * Inspection: the daemon's status, and lists of sessions, watches, timers, quotas, parks and groups.
  *
  * A list is an iterator: it holds one reply message and its place in it, and asks for the next when
  * that is read (the daemon says MORE, and the last row's cursor continues there). Rows are copied
@@ -23,7 +23,7 @@ struct readyd_list {
 	uint32_t epoch;   /* of the connection that the rows came on */
 	uint64_t session; /* the handle's own there */
 	unsigned n, next; /* rows in the message at hand, and which comes next */
-	size_t text;      /* of parks: where the next row's texts begin */
+	size_t text;      /* of parks and groups: where the next row's texts begin */
 	_Alignas(8) uint8_t message[WIRE_MESSAGE_MAX];
 };
 
@@ -204,6 +204,11 @@ int readyd_list_quotas(struct readyd *r, const struct readyd_filter *f, struct r
 int readyd_list_parks(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret)
 {
 	return list_make(r, f, WIRE_LIST_PARKS, WIRE_PARKS, ret);
+}
+
+int readyd_list_groups(struct readyd *r, const struct readyd_filter *f, struct readyd_list **ret)
+{
+	return list_make(r, f, WIRE_LIST_GROUPS, WIRE_GROUPS, ret);
 }
 
 struct readyd_list *readyd_list_free(struct readyd_list *l)
@@ -445,6 +450,7 @@ int readyd_next_park(struct readyd_list *l, struct readyd_park_info *row)
 		.ready = w->ready,
 		.timed_out = w->timed_out,
 		.interest = w->interest,
+		.shared = w->shared,
 		.note_length = w->note_length,
 		.local_length = w->local_length,
 		.peer_length = w->peer_length,
@@ -455,6 +461,32 @@ int readyd_next_park(struct readyd_list *l, struct readyd_park_info *row)
 	memcpy(full.peer, row_text(l, w->peer_length), w->peer_length);
 	kind = wire_kind_name(w->kind);
 	rd_printable(full.kind, sizeof(full.kind), kind, strlen(kind));
+	copy_sized(row, &full, sizeof(full));
+	return 1;
+}
+
+int readyd_next_group(struct readyd_list *l, struct readyd_group_info *row)
+{
+	const struct wire_group_row *w;
+	struct readyd_group_info full;
+	const void *p = NULL;
+	RD_KEEP_ERRNO;
+	int result = list_next(l, WIRE_GROUPS, &p);
+
+	if (result <= 0)
+		return result;
+	w = p;
+	full = (struct readyd_group_info){
+		.parks = w->parks,
+		.ready = w->ready,
+		.handed = w->handed,
+		.oldest = rd_time_from_daemon(l->r, w->oldest),
+		.credit = w->credit,
+		.capacity = w->capacity,
+		.uid = w->uid,
+		.workers = w->workers,
+	};
+	memcpy(full.group, row_text(l, w->group_length), w->group_length);
 	copy_sized(row, &full, sizeof(full));
 	return 1;
 }

@@ -186,15 +186,15 @@ struct readyd {
 	int error; /* sticky; 0: connected, or coming back */
 	char sentence[RD_TEXT_MAX];
 	uint32_t serial;
-	bool reset;        /* ECONNRESET was seen */
-	bool hot;          /* the last message was long: the next may be there already */
-	bool kicked;       /* `bell` was rung for the leader */
-	bool led;          /* a thread, the leader, blocks on socket and bell */
-	bool leader_polls; /* it is in readyd_poll() */
-	bool broken_kept;  /* a BREAK record, not taken yet */
-	bool shown;        /* readyd_fd() was called */
-	bool shown_kept;   /* `epoll` is readable for what is kept */
-	bool shown_out;    /* `epoll` looks for room to send */
+	bool reset;           /* ECONNRESET was seen */
+	bool hot;             /* the last message was long: the next may be there already */
+	bool kicked;          /* `bell` was rung for the leader */
+	bool led;             /* a thread, the leader, blocks on socket and bell */
+	uint8_t leader_wants; /* enum rd_wants: what it takes */
+	bool broken_kept;     /* a BREAK record, not taken yet */
+	bool shown;           /* readyd_fd() was called */
+	bool shown_kept;      /* `epoll` is readable for what is kept */
+	bool shown_out;       /* `epoll` looks for room to send */
 	unsigned n_pollwaits;
 	unsigned n_rewaits;
 	struct rd_waiter *sleepers;
@@ -313,6 +313,9 @@ static inline struct rd_park *rd_park_at(const struct readyd *r, uint32_t index)
 /* A live place without a number; 0: no memory. */
 uint32_t rd_park_add(struct readyd *r);
 
+/* A request was answered: fresh parks whose answer was read before it was made need no claim. */
+void rd_parks_confirm(struct readyd *r, uint32_t serial);
+
 /* Forgets it, with what is kept of it. */
 void rd_park_remove(struct readyd *r, uint32_t index);
 
@@ -330,6 +333,9 @@ void rd_park_take_kept(struct readyd *r, uint32_t index, struct readyd_event *re
 
 /* ---- park.c ---- */
 
+/* -EINVAL, with better words than the daemon's, for a name or group (`what`) that it would refuse. */
+int rd_park_name_check(struct readyd *r, const char *what, const char *name);
+
 /* What a refused request of parks returns; `what` is the begin of its sentence. */
 int rd_park_refused(struct readyd *r, const struct rd_request *q, const char *what);
 
@@ -341,16 +347,80 @@ int rd_park_key(struct readyd *r, const struct readyd_park_key *key, struct wire
 /* Whether to ask again after BUSY: waits a little if so. *tries counts. May block. */
 bool rd_park_is_busy(struct readyd *r, const struct rd_request *q, unsigned *tries);
 
+/* ---- poll.c ---- */
+
+/* Takes a break, if there is one. */
+bool rd_break_take(struct readyd *r);
+
 /* ---- take.c ---- */
 
 /* HANDOUT came, with its fd, which is taken over, or -1. false: nobody asked for it. */
 bool rd_handout(struct readyd *r, const struct wire_view *view, int fd);
+
+/* The take has arrived, with its fd; what it tells goes into t->memory. */
+void rd_take_fill(const struct readyd *r, struct rd_take *t, const struct wire_view *view, int fd);
+
+/* What t->memory has to hold; NULL: no memory. */
+uint8_t *rd_take_memory(void);
+
+/* In and out of the list of those that HELD speaks of. */
+void rd_take_link(struct readyd *r, struct rd_take *t);
+void rd_take_unlink(struct readyd *r, const struct rd_take *t);
+
+/* Says that it has arrived, and waits until that is settled, on whatever connection; not beyond
+ * `until` (0: no limit) while there is none. May block. 0, -ETIMEDOUT, or the sticky error. */
+int rd_take_acknowledge(struct readyd *r, struct rd_take *t, int64_t until);
 
 /* The connection is lost: hand-outs that were promised on it do not come. */
 void rd_takes_lose(struct readyd *r);
 
 /* A new connection: says first of all what this handle holds. Never blocks. */
 void rd_takes_say(struct readyd *r);
+
+/* ---- handout.c ---- */
+
+/* A HANDOUT of a group came; as rd_handout(). */
+bool rd_handout_arrives(struct readyd *r, const struct wire_view *view, int fd);
+
+/* Whether readyd_receive() has something to return, or to settle. */
+bool rd_handouts_kept(const struct readyd *r);
+
+/* Whether readyd_poll() has something to tell of. */
+bool rd_handouts_untold(const struct readyd *r);
+
+/* Tells of what was not told of. */
+void rd_handouts_tell(struct readyd *r, struct rd_sink *sink);
+
+/* Gives back what has arrived of that group and was not claimed: closed here, and then said. */
+void rd_handouts_return(struct readyd *r, const struct rd_group *g);
+
+/* Says what is given back, as far as there is room. false: not all of it. Never blocks. */
+bool rd_handouts_say(struct readyd *r);
+
+/* The connection is lost: what has arrived on it, and was not acknowledged, is the daemon's. */
+void rd_handouts_lose(struct readyd *r);
+void rd_handouts_free(struct readyd *r);
+
+/* ---- group.c ---- */
+
+/* The group of that name, if this handle works for it; else NULL. */
+struct rd_group *rd_group_find(const struct readyd *r, const char *name, size_t length);
+
+/* Says to the daemon what it does not know of the group, if that can be said now. Never blocks. */
+void rd_group_push(struct readyd *r, struct rd_group *g);
+
+/* The same for all of them, and for what is given back. Never blocks. */
+void rd_groups_push(struct readyd *r);
+
+/* What readyd_receive() returns of groups if there is nothing to receive. 0: nothing. */
+int rd_group_report(struct readyd *r);
+
+/* What was refused for want of room is said again. */
+void rd_groups_retry(struct readyd *r);
+
+/* The connection is lost: no daemon knows of them. */
+void rd_groups_lose(struct readyd *r);
+void rd_groups_free(struct readyd *r);
 
 /* ---- clock.c ---- */
 
@@ -372,6 +442,7 @@ enum rd_serial {
 	RD_SERIAL_ASKED = 0,
 	RD_SERIAL_WAIT = 1,
 	RD_SERIAL_DEADLINE = 2,
+	RD_SERIAL_RETURN = 3, /* HELD, for what is given back */
 	RD_SERIAL_MASK = 3,
 };
 
@@ -427,6 +498,10 @@ bool rd_events_kept(const struct readyd *r);
 
 /* Wakes who can use what has changed: events, or the place of the thread that receives. */
 void rd_pass_on(struct readyd *r);
+
+/* Of these, a thread that polls, if there are events; one that receives, if there are hand-outs. */
+void rd_pass_events(struct readyd *r);
+void rd_pass_handouts(struct readyd *r);
 void rd_wake(struct rd_waiter *w);
 
 /* What it waits for has come: wakes it, be it asleep or the leader. */
@@ -440,7 +515,11 @@ int rd_sleep(struct readyd *r, struct rd_waiter *w, int64_t until);
 
 /* Blocks as the leader, on socket and bell, until there is something to do there. *ret_readable: a
  * message is there. May block. 0, -ETIMEDOUT, -EINTR. */
-int rd_lead(struct readyd *r, bool polls, int64_t until, bool *ret_readable);
+int rd_lead(struct readyd *r, enum rd_wants wants, int64_t until, bool *ret_readable);
+
+/* One step of waiting for what a thread takes (w->wants): leads, or sleeps while another thread does
+ * that. May block. 0, -ETIMEDOUT, -EINTR. */
+int rd_block(struct readyd *r, struct rd_waiter *w, int64_t until, bool *ret_readable);
 
 /* One step of waiting for what is not an event: receives as the leader, or sleeps while another
  * thread does that. May block. 0 or -EINTR. */
@@ -451,6 +530,9 @@ void rd_pause(struct readyd *r, int64_t until);
 
 /* Receives until w->done. May block. 0, the sticky error, or -EINTR if `interruptible`. */
 int rd_await(struct readyd *r, struct rd_waiter *w, bool interruptible);
+
+/* The same, until that time (0: no limit). -ETIMEDOUT, or the sticky error. */
+int rd_await_until(struct readyd *r, struct rd_waiter *w, int64_t until);
 
 /* Sends a request and waits for its answer. If the connection is lost meanwhile, or its `epoch` is
  * another one by then, q->lost is set. May block. 0, or the sticky error. */

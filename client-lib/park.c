@@ -79,8 +79,7 @@ bool rd_park_is_busy(struct readyd *r, const struct rd_request *q, unsigned *tri
 	return true;
 }
 
-/* -EINVAL where the daemon would say so, in better words. */
-static int name_check(struct readyd *r, const char *what, const char *name)
+int rd_park_name_check(struct readyd *r, const char *what, const char *name)
 {
 	size_t n = name ? strlen(name) : 0;
 
@@ -129,9 +128,9 @@ int rd_park_key(struct readyd *r, const struct readyd_park_key *key, struct wire
 	}
 	if (!key->name || !*key->name)
 		return rd_fail(r, -EINVAL, "a key of a park without its name");
-	error = name_check(r, "name", key->name);
+	error = rd_park_name_check(r, "name", key->name);
 	if (!error)
-		error = name_check(r, "group", key->group);
+		error = rd_park_name_check(r, "group", key->group);
 	if (error)
 		return error;
 	ret->name_length = name_add(tail, ret_size, key->name);
@@ -151,7 +150,7 @@ struct parking {
 	struct wire_park record;
 	char tail[2 * WIRE_NAME_MAX + WIRE_NOTE_MAX + 2 * WIRE_ADDRESS_MAX];
 	size_t size;
-	uint32_t index; /* its place in the table; 0: it needs none */
+	uint32_t index; /* its place in the table; 0: it has its number, or there is none */
 };
 
 static void park_answered(struct readyd *r, struct rd_request *q)
@@ -178,8 +177,8 @@ static int options_check(struct readyd *r, const struct readyd_park_options *o)
 	if (o->note_length > WIRE_NOTE_MAX || (o->note_length && !o->note))
 		return rd_fail(r, -EINVAL, "the note of a park has %d bytes at most, not %zu",
 			       WIRE_NOTE_MAX, o->note_length);
-	error = name_check(r, "name", o->name);
-	return error ? error : name_check(r, "group", o->group);
+	error = rd_park_name_check(r, "name", o->name);
+	return error ? error : rd_park_name_check(r, "group", o->group);
 }
 
 /* Appends one of the socket's addresses; a file that is no socket has none. */
@@ -276,12 +275,21 @@ static int park_ask(struct readyd *r, struct parking *k, int fd, struct rd_reque
 	return error;
 }
 
+/* What events it may have. Those of a group have none: they go to its workers. */
+static uint8_t place_flags(const struct readyd_park_options *o)
+{
+	bool hand = o->flags & READYD_PARK_DEADLINE_HAND && o->deadline;
+
+	if ((o->group && *o->group) || (o->flags & READYD_PARK_HOLD_ONLY && !hand))
+		return RD_PARK_FRESH;
+	return hand ? RD_PARK_HAND : 0;
+}
+
 static int park(struct readyd *r, int fd, const struct readyd_park_options *o, uint64_t *ret_park,
 		uint8_t *ret_token)
 {
 	struct parking k = {.o = o};
 	struct rd_request q = {0};
-	uint8_t hand = o->flags & READYD_PARK_DEADLINE_HAND && o->deadline ? RD_PARK_HAND : 0;
 	char what[64];
 	int error = options_check(r, o);
 
@@ -293,8 +301,7 @@ static int park(struct readyd *r, int fd, const struct readyd_park_options *o, u
 	if (error)
 		return rd_fail(r, error, "no random numbers for the token of a park");
 	record_make(&k, fd);
-	if (!(o->flags & READYD_PARK_HOLD_ONLY) || hand)
-		error = place_take(r, &k, k.record.token, hand);
+	error = place_take(r, &k, k.record.token, place_flags(o));
 	if (!error)
 		error = park_ask(r, &k, fd, &q);
 	if (k.index)

@@ -13,6 +13,11 @@
  * it says once (`told`). Entries of numbers that are not here were told before, or are of no
  * concern.
  *
+ * A park that has no event (of a group, or held only) is fresh: it is here to be claimed, if the
+ * daemon dies before it has recorded that PARK was answered (without that record nobody could have
+ * the park while this process lives). That is recorded before the daemon reads another request, so
+ * the answer to one that was made later ends it.
+ *
  * Numbers are found by a hash of chains. Invariants: a live place with a number is in its chain,
  * one without is in none; listed exactly if codes are kept.
  */
@@ -80,6 +85,37 @@ uint32_t rd_park_add(struct readyd *r)
 	return index;
 }
 
+/* ---- Fresh ones ---- */
+
+static void fresh_link(struct readyd *r, uint32_t index)
+{
+	rd_park_at(r, index)->link = (struct rd_link){r->parking.fresh, r->serial};
+	r->parking.fresh = index;
+}
+
+static void fresh_unlink(struct readyd *r, uint32_t index)
+{
+	uint32_t *at = &r->parking.fresh;
+
+	while (*at != index)
+		at = &rd_park_at(r, *at)->link.next;
+	*at = rd_park_at(r, index)->link.next;
+}
+
+void rd_parks_confirm(struct readyd *r, uint32_t serial)
+{
+	uint32_t index = r->parking.fresh;
+
+	while (index) {
+		const struct rd_park *p = rd_park_at(r, index);
+		uint32_t next = p->link.next;
+
+		if (p->flags & RD_PARK_MADE && (int32_t)(serial - p->link.prev) > 0)
+			rd_park_remove(r, index);
+		index = next;
+	}
+}
+
 static void park_drop(struct readyd *r, uint32_t index)
 {
 	struct rd_park *p = rd_park_at(r, index);
@@ -102,6 +138,8 @@ void rd_park_remove(struct readyd *r, uint32_t index)
 		while (*at != index)
 			at = &rd_park_at(r, *at)->next;
 		*at = p->next;
+		if (p->flags & RD_PARK_FRESH)
+			fresh_unlink(r, index);
 	}
 	p->flags = 0;
 	p->number = 0;
@@ -133,6 +171,8 @@ void rd_park_number(struct readyd *r, uint32_t index, uint64_t number)
 	p->number = number;
 	p->flags |= RD_PARK_MADE;
 	chain_link(r, index);
+	if (p->flags & RD_PARK_FRESH)
+		fresh_link(r, index);
 }
 
 /* The program has seen what was kept: whether anything can follow? */
@@ -175,6 +215,8 @@ void rd_park_entry(struct readyd *r, const struct wire_park_entry *e, struct rd_
 		return;
 	}
 	p = rd_park_at(r, index);
+	if (p->flags & RD_PARK_FRESH)
+		return;
 	p->cookie = e->cookie; /* of one that another process made it is news */
 #ifdef READYD_MUTANT_PARK_TOLD_TWICE
 	p->told = 0;

@@ -24,8 +24,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Takes a break, if there is one. */
-static bool break_take(struct readyd *r)
+bool rd_break_take(struct readyd *r)
 {
 	if (!atomic_load_explicit(&r->broken, memory_order_relaxed))
 		return false;
@@ -44,20 +43,9 @@ static bool may_take_break(int64_t delta)
 #endif
 }
 
-/* Waits for something to do. *ret_readable: a message is there. */
-static int poll_wait(struct readyd *r, struct rd_waiter *w, int64_t until, bool *ret_readable)
-{
-	*ret_readable = false;
-	if (!r->led)
-		return rd_lead(r, true, until, ret_readable);
-	if (r->out.size)
-		rd_kick(r);
-	return rd_sleep(r, w, until);
-}
-
 static int poll_events(struct readyd *r, struct rd_sink *sink, int64_t delta)
 {
-	struct rd_waiter w = {.polls = true};
+	struct rd_waiter w = {.wants = RD_WANTS_EVENTS};
 	bool readable = delta == 0 || r->hot, first = true;
 	int64_t until = 0;
 	int error;
@@ -65,7 +53,7 @@ static int poll_events(struct readyd *r, struct rd_sink *sink, int64_t delta)
 	for (;;) {
 		if (r->unread != r->unread_end && !r->kept_first && !r->broken_kept)
 			rd_unread_take(r, sink);
-		else if (rd_events_kept(r))
+		if (!sink->n && rd_events_kept(r))
 			rd_kept_take(r, sink);
 		if (sink->n)
 			break;
@@ -81,9 +69,10 @@ static int poll_events(struct readyd *r, struct rd_sink *sink, int64_t delta)
 		first = false;
 		if (readable && rd_receive(r, sink)) {
 			readable = delta == 0 || r->hot;
+			rd_pass_handouts(r);
 			continue;
 		}
-		if (may_take_break(delta) && break_take(r))
+		if (may_take_break(delta) && rd_break_take(r))
 			return 0;
 		if (delta == 0)
 			return 0;
@@ -95,12 +84,12 @@ static int poll_events(struct readyd *r, struct rd_sink *sink, int64_t delta)
 			if (now >= until)
 				return 0;
 		}
-		error = poll_wait(r, &w, until, &readable);
+		error = rd_block(r, &w, until, &readable);
 		if (error == -EINTR && r->flags & READYD_EINTR)
 			return rd_fail(r, -EINTR, "interrupted by a signal");
 	}
 	if (may_take_break(delta))
-		(void)break_take(r);
+		(void)rd_break_take(r);
 	return sink->n;
 }
 

@@ -21,8 +21,9 @@
  *  - Only readyd_break() may be called from a signal handler. After fork() the child may only
  *    readyd_close() the handle, which leaves the parent's connection alone.
  *  - Times are absolute CLOCK_MONOTONIC of the calling process in ns, waits (delta) relative ns.
- *  - Fds passed in stay the caller's; the library duplicates none. Those that readyd_take() gives out
- *    are the caller's. Nothing blocks for longer than the daemon takes to answer, unless it says so.
+ *  - Fds passed in stay the caller's; the library duplicates none. Those that readyd_take() and
+ *    readyd_receive() give out are the caller's. Nothing blocks for longer than the daemon takes to
+ *    answer, unless it says so.
  *  - Functions that say "asks the daemon" send a request and wait for its answer; meanwhile they
  *    receive and keep entries for the next readyd_poll().
  *
@@ -65,8 +66,9 @@ typedef uint64_t readyd_id;
 #define READYD_EVENT_HANDOUT 5u /* readyd_receive() has one */
 
 struct readyd_event {
-	uint64_t cookie; /* as given at readyd_watch(), readyd_timer_set() or readyd_park() */
-	readyd_id id;    /* park: the daemon's number of it */
+	uint64_t cookie; /* as given at readyd_watch(), readyd_timer_set() or readyd_park(),
+			    by whatever process */
+	readyd_id id;    /* park, hand-out: the daemon's number of the park */
 	uint8_t kind;    /* READYD_EVENT_... */
 	uint8_t read;    /* READYD_READY ...; 0: nothing about this direction */
 	uint8_t write;
@@ -93,7 +95,7 @@ struct readyd_options {
 #define READYD_PRIVATE_IF_NEEDED 0x1u /* no daemon answers: start a private one */
 #define READYD_PRIVATE_ALWAYS 0x2u    /* do not search */
 #define READYD_NO_RESUME 0x8u         /* the end of the connection is -ENOTCONN, at once */
-#define READYD_EINTR 0x4u /* readyd_poll() and readyd_pollwait() return -EINTR after a signal */
+#define READYD_EINTR 0x4u /* what waits for events or hand-outs returns -EINTR after a signal */
 
 /*
  * Connects and says hello. The socket is options->socket; else $READYD_SOCKET, whose failure is
@@ -137,7 +139,7 @@ const char *readyd_socket(const struct readyd *r);
 uint32_t readyd_daemon_pid(const struct readyd *r);
 uint64_t readyd_session(const struct readyd *r);
 
-/* 1 if the daemon granted that feature ("weak", "edge", "stream", "ns", "park",
+/* 1 if the daemon granted that feature ("weak", "edge", "stream", "ns", "park", "groups",
  * "survive", "durable"), else 0. */
 int readyd_has_feature(const struct readyd *r, const char *name);
 
@@ -363,7 +365,8 @@ int readyd_drop(struct readyd *r, const struct readyd_park_key *key);
 
 /*
  * Makes this handle a worker of the group, or changes its capacity: how many it works at, at once, 1
- * to 1024. Less than it is at work on now holds from the next readyd_done() on. Asks the daemon.
+ * to 1024. Less than it is at work on now holds from the next readyd_done() on; what has arrived and
+ * was not received counts as such. Asks the daemon. If it refuses, all is as it was before.
  * -EINVAL: capacity, or no name; -EACCES: the group is shared between users, and this one may not
  * take from it; -EAGAIN: no resources, or 64 groups are attached to; -ENOSYS: an older daemon;
  * -EOPNOTSUPP as readyd_take().
@@ -379,17 +382,26 @@ int readyd_detach(struct readyd *r, const char *group);
 /*
  * The next park that was handed to this handle, of whatever group (see taken->group). `delta` as for
  * readyd_poll(). 1: *ret is filled, as by readyd_take(), and settled: the fd is this process's and
- * nobody else's. 0: time is over, or broken. readyd_poll() says READYD_EVENT_HANDOUT for each that
- * is not received yet; whoever uses both asks here with 0 then.
+ * nobody else's. 0: time is over, or broken. Many threads may wait here: each gets another one.
+ *
+ * A hand-out is acknowledged when it is received, not when it arrives: what was not received goes to
+ * another worker if this handle is closed, or this process dies. So a call that finds one asks the
+ * daemon, whatever `delta` is; only if the connection is lost meanwhile does it return 0 when the
+ * time is over, and a later call has the fd.
+ *
+ * readyd_poll() says READYD_EVENT_HANDOUT once for each that has arrived while no thread waits here,
+ * and with id 0 if there is an error to be had here; whoever uses both calls here with 0 then.
  *
  * -EMFILE: this process has no free fd; a park that was for this handle went to another worker, or
  * stays ready. The next call says that there is room again. -EINVAL: not attached to any group, and
- * nothing is left to receive. -ENOTCONN as readyd_poll().
+ * nothing is left to receive. -EACCES, -ENOSYS, -EOPNOTSUPP: as readyd_attach(), from a daemon that
+ * came back; the group is left. -EINTR, -ENOTCONN as readyd_poll().
  */
 int readyd_receive(struct readyd *r, struct readyd_taken *ret, int64_t delta);
 
-/* One of that group is finished with: the worker is free for another. Does not wait for the daemon.
- * -ENOENT: not attached; -EINVAL: all that were received are done. */
+/* One of that group is finished with: the worker is free for another. Does not wait for the daemon:
+ * it is sent by the next readyd_receive(), readyd_poll() or asking call at the latest, as
+ * readyd_wait() is. -ENOENT: not attached; -EINVAL: all that were received are done. */
 int readyd_done(struct readyd *r, const char *group);
 
 /* ---- Polling ---- */
@@ -404,8 +416,8 @@ int readyd_done(struct readyd *r, const char *group);
 int readyd_poll(struct readyd *r, struct readyd_event *events, int max, int64_t delta);
 
 /*
- * netpollBreak: makes a blocked readyd_poll() of this handle return, or the next blocking one;
- * many calls before that are one. Safe from any thread and from a signal handler.
+ * netpollBreak: makes a blocked readyd_poll() or readyd_receive() of this handle return 0, or the
+ * next blocking one; many calls before that are one. Safe from any thread and from a signal handler.
  */
 void readyd_break(struct readyd *r);
 
@@ -414,10 +426,10 @@ void readyd_break(struct readyd *r);
 int readyd_break_session(struct readyd *r, uint64_t session);
 
 /*
- * An fd for another event loop: readable when readyd_poll(..., 0) would have something, and from a
- * break on until a poll that may block (delta not 0: 1 will do) has taken it. It never changes
- * during the handle's life; level-triggered; do not read it, do not close it. It is readable now
- * and then while the library comes back to a daemon: the poll lets it go on.
+ * An fd for another event loop: readable when readyd_poll(..., 0) would have something, as long as
+ * readyd_receive() has, and from a break on until a poll that may block (delta not 0: 1 will do) has
+ * taken it. It never changes during the handle's life; level-triggered; do not read it, do not close
+ * it. It is readable now and then while the library comes back to a daemon: the poll lets it go on.
  */
 int readyd_fd(const struct readyd *r);
 
@@ -544,7 +556,8 @@ struct readyd_park_info {
 	uint8_t handed, ready;    /* 0 or 1; READYD_READ, READYD_WRITE */
 	uint8_t timed_out;        /* 0 or 1: its deadline has passed */
 	uint8_t interest;
-	uint32_t note_length, local_length, peer_length, reserved;
+	uint32_t note_length, local_length, peer_length;
+	uint32_t shared;               /* 0 or 1: its group is, between users */
 	uint8_t local[128], peer[128]; /* socket addresses */
 	char kind[16], name[256], group[256];
 };

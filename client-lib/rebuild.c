@@ -4,7 +4,7 @@
  * Making the session anew: a new connection learns from the table what the old one knew.
  *
  * A sweep goes through the table once: timers first, then watches, then parks that are claimed, up to
- * 253 a message. Two messages
+ * 253 a message. (Groups are told by group.c.) Two messages
  * at most are unanswered at a time, so that a daemon that a thousand clients come back to serves
  * others in between. When the answer to a WATCH is there, the deadlines and waits of its watches
  * follow, in that order (a wait whose deadline passed meanwhile gets timeout). WATCH reports what
@@ -338,6 +338,8 @@ static bool parks_send(struct readyd *r, struct rd_batch *b)
 		if ((p->flags & (RD_PARK_LIVE | RD_PARK_MADE)) != RD_PARK_LIVE || !p->number)
 			continue;
 		p->flags |= RD_PARK_MADE;
+		if (p->flags & RD_PARK_FRESH)
+			p->link.prev = r->serial;
 		b->id[b->n] = s->park_next;
 		b->gen[b->n] = p->gen;
 		memcpy(records[b->n++].token, p->token, sizeof(p->token));
@@ -355,6 +357,17 @@ void rd_rebuild_begin(struct readyd *r)
 	s->sweeping = true;
 	s->again = false;
 	s->at = 0;
+	rd_groups_retry(r);
+}
+
+void rd_rebuild_again(struct readyd *r, int64_t pause)
+{
+	struct rd_resume *s = &r->resume;
+	int64_t at = rd_now() + rd_jitter(r, pause);
+
+	s->again = true;
+	if (!s->sweeping && s->link == RD_UP && (!s->at || at < s->at))
+		rd_resume_plan(r, at);
 }
 
 static void rebuilt(struct readyd *r)

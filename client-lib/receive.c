@@ -23,7 +23,7 @@
  * Kernel behaviour: recv() on SOCK_SEQPACKET with MSG_TRUNC returns the true length; 0 is the end,
  * since no message is empty. A peer that closed with unread requests gives ECONNRESET once, before
  * the messages that are still to be read. Fds that come along uninvited are closed by the kernel,
- * since no room for them is given; while a readyd_take() is under way there is room for its one.
+ * since no room for them is given; for whoever takes, or works for a group, there is room for one.
  */
 
 #include "internal.h"
@@ -240,6 +240,8 @@ static void request_complete(struct readyd *r, struct rd_request *q)
 	*p = q->next;
 	if (!q->next)
 		r->requests_end = p;
+	if (r->parking.fresh)
+		rd_parks_confirm(r, q->serial);
 	if (q->answered)
 		q->answered(r, q);
 	rd_done(r, &q->waiter);
@@ -267,6 +269,8 @@ static bool dispatch_failure(struct readyd *r, const struct wire_failure *f)
 		return true;
 	case RD_SERIAL_DEADLINE:
 		return true; /* evicted or unwatched meanwhile */
+	case RD_SERIAL_RETURN:
+		return true; /* settled otherwise */
 	}
 	q = request_find(r, f->serial);
 	if (!q || f->error == WIRE_OK)
@@ -395,6 +399,7 @@ static int dispatch_other(struct readyd *r, size_t size, int *fd)
 	case WIRE_TIMERS:
 	case WIRE_QUOTAS:
 	case WIRE_PARKS:
+	case WIRE_GROUPS:
 		if (dispatch_reply(r, &view.header, size))
 			return 1;
 		return garbled(r, "a reply that nobody asked for");
@@ -454,7 +459,7 @@ static ssize_t receive_with_fd(struct readyd *r, int *ret_fd)
 
 static ssize_t receive_message(struct readyd *r, int *ret_fd)
 {
-	if (r->parking.takes)
+	if (r->parking.takes || r->parking.worked)
 		return receive_with_fd(r, ret_fd);
 	return recv(r->socket, r->in, WIRE_MESSAGE_MAX, MSG_DONTWAIT | MSG_TRUNC);
 }

@@ -145,6 +145,8 @@ void rd_lose(struct readyd *r, const char *format, ...)
 	r->out.nap = r->hot = r->reset = false;
 	requests_lose(r);
 	rd_takes_lose(r);
+	rd_handouts_lose(r);
+	rd_groups_lose(r);
 	rd_rebuild_forget(r);
 	s->epoch++;
 	plan_try(r);
@@ -213,6 +215,7 @@ void rd_greeted(struct readyd *r, const struct wire_view *view)
 	} else {
 		r->resume.link = RD_REBUILDING;
 		rd_takes_say(r);
+		rd_groups_push(r);
 		rd_rebuild_begin(r);
 	}
 }

@@ -119,6 +119,9 @@ void rd_rebuild_begin(struct readyd *r);
 /* Goes on with it, as far as answers and room allow. Never blocks. */
 void rd_rebuild(struct readyd *r);
 
+/* Another sweep is needed, after that pause. */
+void rd_rebuild_again(struct readyd *r, int64_t pause);
+
 /* The daemon knows nothing any more. */
 void rd_rebuild_forget(struct readyd *r);
 

@@ -91,6 +91,8 @@ void rd_out_request(struct readyd *r, struct rd_request *q, unsigned type, const
 	size_t size;
 
 	r->serial += RD_SERIAL_MASK + 1;
+	if (r->serial == 0)
+		r->serial += RD_SERIAL_MASK + 1; /* hand-outs of groups have that one */
 	q->serial = r->serial | RD_SERIAL_ASKED;
 	size = wire_encode(out->buffer + out->size, WIRE_MESSAGE_MAX - out->size, type, flags,
 			   q->serial, records, count, q->tail, q->tail_size);
@@ -189,6 +191,8 @@ int rd_out_flush(struct readyd *r)
 					rd_wake(w);
 			if (r->n_rewaits)
 				send_rewaits(r);
+			if (r->parking.unsaid)
+				rd_groups_push(r);
 			continue;
 		}
 		error = errno;

@@ -287,4 +287,6 @@ void rd_kept_take(struct readyd *r, struct rd_sink *sink)
 		else
 			take_watch(r, r->kept_first, e);
 	}
+	if (r->parking.worked)
+		rd_handouts_tell(r, sink);
 }

@@ -54,15 +54,21 @@ static const char *text_copy(uint8_t **to, const char **from, size_t n)
 	return (const char *)p;
 }
 
-static void taken_fill(const struct readyd *r, struct rd_take *t, const struct wire_handout *h,
-		       const char *tail)
+uint8_t *rd_take_memory(void)
 {
+	return aligned_alloc(16, (MEMORY + 15) / 16 * 16);
+}
+
+void rd_take_fill(const struct readyd *r, struct rd_take *t, const struct wire_view *view, int fd)
+{
+	const struct wire_handout *h = view->records;
+	const char *tail = view->tail;
 	uint8_t *to = t->memory + 2 * WIRE_ADDRESS_MAX;
 	struct readyd_taken *taken = &t->taken;
 
 	*taken = (struct readyd_taken){
 		.size = sizeof(*taken),
-		.fd = taken->fd,
+		.fd = fd,
 		.flags = h->flags,
 		.park = h->park,
 		.cookie = h->cookie,
@@ -81,22 +87,23 @@ static void taken_fill(const struct readyd *r, struct rd_take *t, const struct w
 	memcpy(t->memory + WIRE_ADDRESS_MAX, tail + h->local_length, h->peer_length);
 	taken->local = (const struct sockaddr *)(const void *)t->memory;
 	taken->peer = (const struct sockaddr *)(const void *)(t->memory + WIRE_ADDRESS_MAX);
+	memcpy(t->token, h->token, sizeof(t->token));
+	t->epoch = r->resume.epoch;
+	t->state = RD_TAKE_ARRIVED;
 }
 
 bool rd_handout(struct readyd *r, const struct wire_view *view, int fd)
 {
-	struct rd_take *t = take_promised(r, view->header.serial);
-	const struct wire_handout *h = view->records;
+	struct rd_take *t;
 
+	if (!view->header.serial)
+		return rd_handout_arrives(r, view, fd);
+	t = take_promised(r, view->header.serial);
 	if (!t) {
 		rd_fd_close(&fd);
 		return false;
 	}
-	t->taken.fd = fd;
-	taken_fill(r, t, h, view->tail);
-	memcpy(t->token, h->token, sizeof(t->token));
-	t->epoch = r->resume.epoch;
-	t->state = RD_TAKE_ARRIVED;
+	rd_take_fill(r, t, view, fd);
 	rd_done(r, &t->waiter);
 	return true;
 }
@@ -245,8 +252,7 @@ static int take_return(struct readyd *r, struct rd_take *t, const struct wanted 
 		k->text);
 }
 
-/* Says that it has arrived, and waits until that is settled, on whatever connection. May block. */
-static int take_acknowledge(struct readyd *r, struct rd_take *t)
+int rd_take_acknowledge(struct readyd *r, struct rd_take *t, int64_t until)
 {
 	struct wire_held record = {.held = 1};
 	struct rd_request q = {.answered = acknowledged, .context = t};
@@ -262,7 +268,7 @@ static int take_acknowledge(struct readyd *r, struct rd_take *t)
 	error = rd_ask_once(r, &q, t->epoch, WIRE_ACKNOWLEDGE, &record, 1, NULL, 0);
 	while (!error && t->state == RD_TAKE_ARRIVED) {
 		t->waiter.done = false;
-		error = rd_await(r, &t->waiter, false);
+		error = rd_await_until(r, &t->waiter, until);
 	}
 	return error;
 }
@@ -276,7 +282,7 @@ static int take_run(struct readyd *r, struct rd_take *t, const struct wanted *k)
 			return error;
 		if (t->taken.fd < 0)
 			return take_return(r, t, k);
-		error = take_acknowledge(r, t);
+		error = rd_take_acknowledge(r, t, 0);
 		if (error || t->state == RD_TAKE_OWNED)
 			return error;
 		if (t->error != WIRE_E_NOT_FOUND)
@@ -288,7 +294,14 @@ static int take_run(struct readyd *r, struct rd_take *t, const struct wanted *k)
 	}
 }
 
-static void take_unlink(struct readyd *r, const struct rd_take *t)
+void rd_take_link(struct readyd *r, struct rd_take *t)
+{
+	t->next = r->parking.takes;
+	r->parking.takes = t;
+	r->parking.n_takes++;
+}
+
+void rd_take_unlink(struct readyd *r, const struct rd_take *t)
 {
 	struct rd_take **p = &r->parking.takes;
 
@@ -311,14 +324,12 @@ static int take(struct readyd *r, const struct readyd_park_key *key, struct read
 	if (r->parking.n_takes >= RD_TAKES_MAX)
 		return rd_fail(r, -EDQUOT, "%d threads take by this handle at the same time",
 			       RD_TAKES_MAX);
-	t.memory = memory = aligned_alloc(16, (MEMORY + 15) / 16 * 16);
+	t.memory = memory = rd_take_memory();
 	if (!memory)
 		return rd_fail(r, -ENOMEM, "no memory for the note of a park");
-	t.next = r->parking.takes;
-	r->parking.takes = &t;
-	r->parking.n_takes++;
+	rd_take_link(r, &t);
 	error = take_run(r, &t, &k);
-	take_unlink(r, &t);
+	rd_take_unlink(r, &t);
 	if (error) {
 		rd_fd_close(&t.taken.fd);
 		return error;

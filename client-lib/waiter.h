@@ -14,13 +14,20 @@
 
 struct rd_timer;
 
+/* What a waiting thread takes besides what it has asked for. */
+enum rd_wants {
+	RD_WANTS_NOTHING = 0,
+	RD_WANTS_EVENTS,   /* it is in readyd_poll() */
+	RD_WANTS_HANDOUTS, /* it is in readyd_receive() */
+};
+
 /* A thread inside a call; the word is a futex. On its stack. */
 struct rd_waiter {
 	struct rd_waiter *next, *prev; /* in `sleepers`, while it sleeps */
 	_Atomic uint32_t word;         /* 1: woken */
 	bool sleeps;                   /* in rd_sleep() */
 	bool done;                     /* what it waits for has come */
-	bool polls;                    /* it is in readyd_poll(): wants events */
+	uint8_t wants;                 /* enum rd_wants */
 	bool wants_room;               /* for its request in `out` */
 	uint8_t code;                  /* pollwait: the result */
 };
