@@ -129,7 +129,6 @@ static void park(int fd, uint64_t i, uint64_t next)
 	struct readyd_park_options o = {
 		.size = sizeof(o),
 		.name = name,
-		.group = "soak",
 		.note = &next,
 		.note_length = sizeof(next),
 		.cookie = i,
@@ -173,8 +172,8 @@ static void take(uint64_t number)
 		return;
 	}
 	check(error, "take");
-	if (t.park != number || strcmp(t.group, "soak") != 0)
-		die("park %" PRIu64 " of group '%s' instead of %" PRIu64, t.park, t.group, number);
+	if (t.park != number)
+		die("park %" PRIu64 " instead of %" PRIu64, t.park, number);
 	serve(&t);
 	readyd_taken_clear(&t);
 	atomic_fetch_add(&shared->takes, 1);
@@ -335,7 +334,7 @@ static void await_end(int fd, unsigned i)
 static void finish(const struct pair *p, unsigned i)
 {
 	char name[16];
-	struct readyd_park_key key = {.size = sizeof(key), .name = name, .group = "soak"};
+	struct readyd_park_key key = {.size = sizeof(key), .name = name};
 	struct readyd_taken t = {.size = sizeof(t)};
 
 	connection_name(name, i);
