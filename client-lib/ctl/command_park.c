@@ -48,7 +48,8 @@ int command_park(const struct ctl *ctl)
 		.note = ctl->note,
 		.note_length = ctl->note ? strlen(ctl->note) : 0,
 		.flags = (ctl->given & CTL_DURABLE ? READYD_PARK_DURABLE : 0u) |
-			 (ctl->given & CTL_HOLD_ONLY ? READYD_PARK_HOLD_ONLY : 0u),
+			 (ctl->given & CTL_HOLD_ONLY ? READYD_PARK_HOLD_ONLY : 0u) |
+			 (ctl->hand ? READYD_PARK_DEADLINE_HAND : 0u),
 	};
 	struct ctl here = *ctl;
 	ctl_handle *r = NULL;
@@ -59,6 +60,10 @@ int command_park(const struct ctl *ctl)
 		ctl_complain(
 			"fd %d is not open; redirect it, as in 'readyctl park --fd %d %d<>FIFO'",
 			ctl->fd, ctl->fd, ctl->fd);
+		return CTL_USAGE;
+	}
+	if (ctl->given & CTL_ON_DEADLINE && !(ctl->given & CTL_DEADLINE)) {
+		ctl_complain("--on-deadline says what happens at the --deadline: give that too");
 		return CTL_USAGE;
 	}
 	if (ctl->given & CTL_DEADLINE &&

@@ -3,6 +3,7 @@
 #include "listing.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 /* parked: one row a park. Notes are not shown, only how long they are: they are for who takes it. */
 
@@ -12,10 +13,12 @@ static const struct output_field fields[] = {
 	{"PID", "pid", OUTPUT_RIGHT},
 	{"NAME", "name", 0},
 	{"GROUP", "group", 0},
+	{"SHARED", "shared", 0},
 	{"AGE", "age", OUTPUT_RIGHT},
 	{NULL, "parked", 0},
 	{"DEADLINE", "deadline", OUTPUT_RIGHT},
 	{NULL, "remaining", 0},
+	{NULL, "on_deadline", 0},
 	{"PEER", "peer", 0},
 	{NULL, "local", 0},
 	{"KIND", "kind", 0},
@@ -47,6 +50,7 @@ static void print_deadline(struct output *o, const struct readyd_park_info *p)
 		output_cell(o, "deadline", "passed");
 	if (!p->deadline)
 		return;
+	output_text(o, "on_deadline", p->flags & READYD_PARK_DEADLINE_HAND ? "hand" : "close");
 	text_span(left, span);
 	output_time(o, "deadline", p->deadline);
 	output_cell(o, "deadline", span);
@@ -75,6 +79,7 @@ static void print_park(struct output *o, const struct readyd_park_info *p)
 		output_text(o, "name", p->name);
 	if (p->group[0])
 		output_text(o, "group", p->group);
+	output_bool(o, "shared", p->shared);
 	output_age(o, "age", ctl_age(p->parked));
 	output_time(o, "parked", p->parked);
 	print_deadline(o, p);
@@ -104,7 +109,7 @@ static int next(struct listing *l)
 	struct readyd_park_info row = {.size = sizeof(row)};
 	int n = readyd_next_park(l->rows, &row);
 
-	if (n > 0)
+	if (n > 0 && (!l->ctl->group || strcmp(l->ctl->group, row.group) == 0))
 		print_park(l->o, &row);
 	return n;
 }

@@ -1,119 +1,95 @@
 /* SPDX-License-Identifier: MIT */
-#include "address.h"
-#include "ctl.h"
+#include "take.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/close_range.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /*
- * take: a parked fd becomes stdin and stdout of COMMAND, which takes readyctl's place: its status is
- * that of COMMAND, as with env(1). Nothing but that fd and stderr is inherited.
- *
- * COMMAND is looked for before the fd is taken: where it is not there, nothing has happened. After
- * that only a program that the kernel cannot run is left to fail, and then the fd is closed.
+ * take: a parked fd goes to COMMAND, which takes readyctl's place: its status is that of COMMAND, as
+ * with env(1). The park is named, or is the next one that is handed out of a group; with --each
+ * readyctl stays, and runs one COMMAND after another (take_each.c).
  */
 
-/* In the folders of $PATH. 0, or the status. */
-static int command_search(const char *command)
+static int usage(void)
 {
-	const char *path = getenv("PATH"), *end;
-	int status = CTL_NOT_A_COMMAND;
-	char file[4096];
-
-	for (path = path ? path : "/bin:/usr/bin";; path = end + 1) {
-		end = strchrnul(path, ':');
-		snprintf(file, sizeof(file), "%.*s%s%s", (int)(end - path), path,
-			 end > path ? "/" : "", command);
-		if (access(file, X_OK) == 0)
-			return CTL_DONE;
-		if (errno == EACCES)
-			status = CTL_NOT_EXECUTABLE;
-		if (!*end)
-			return status;
-	}
+	ctl_complain("usage: readyctl take ID | --name NAME [--group GROUP] | --group GROUP "
+		     "[--each [--jobs N]] [--fd] [--] COMMAND...");
+	return CTL_USAGE;
 }
 
-/* 0, or the status: whether execvp() would find it. */
-static int command_check(const char *command)
+static int failed(struct readyd *r)
 {
-	int status = CTL_DONE;
+	ctl_complain("%s", readyd_last_error(r));
+	readyd_close(r);
+	return CTL_NOT_RUN;
+}
 
-	if (!strchr(command, '/'))
-		status = command_search(command);
-	else if (access(command, X_OK) < 0)
-		status = errno == ENOENT || errno == ENOTDIR ? CTL_NOT_A_COMMAND
-							     : CTL_NOT_EXECUTABLE;
-	if (status)
-		ctl_complain("'%s' cannot be run: %s; nothing was taken", command,
-			     strerror(status == CTL_NOT_A_COMMAND ? ENOENT : EACCES));
+/* What was taken, to COMMAND. The connection ends before. */
+static int become(const struct ctl *ctl, struct readyd *r, struct readyd_taken *taken,
+		  char **command)
+{
+	int status;
+
+	readyd_close(r);
+	status = take_exec(ctl, taken, command);
+	readyd_taken_clear(taken);
 	return status;
 }
 
-static bool environment_set(const struct readyd_taken *t)
+static int take_next(const struct ctl *ctl, char **command)
 {
-	char park[24], peer[ADDRESS_TEXT_MAX];
+	struct readyd_taken taken = {.size = sizeof(taken)};
+	struct readyd *r = NULL;
+	int n;
 
-	snprintf(park, sizeof(park), "%llu", (unsigned long long)t->park);
-	address_text(t->peer, t->peer_length, peer);
-	return setenv("READYD_PARK", park, 1) == 0 && setenv("READYD_NAME", t->name, 1) == 0 &&
-	       setenv("READYD_GROUP", t->group, 1) == 0 && setenv("READYD_NOTE", t->note, 1) == 0 &&
-	       setenv("READYD_PEER", peer, 1) == 0;
+	if (ctl_connect(ctl, &r))
+		return CTL_NOT_RUN;
+	if (ctl->given & CTL_EACH)
+		return take_each(ctl, r, command);
+	if (readyd_attach(r, ctl->group, 1) < 0)
+		return failed(r);
+	do
+		n = readyd_receive(r, &taken, -1);
+	while (n == 0);
+	return n < 0 ? failed(r) : become(ctl, r, &taken, command);
 }
 
-/* Comes back only if it failed. */
-static int run(const struct readyd_taken *t, char **command)
+static int take_named(const struct ctl *ctl, const struct readyd_park_key *key, char **command)
 {
-	int error;
+	struct readyd_taken taken = {.size = sizeof(taken)};
+	struct readyd *r = NULL;
 
-	if (!environment_set(t)) {
-		ctl_complain("out of memory");
+	if (ctl_connect(ctl, &r))
 		return CTL_NOT_RUN;
-	}
-	/* It may be 0 or 1 itself only if these were closed, which main() sees to. */
-	if (dup2(t->fd, STDIN_FILENO) < 0 || dup2(t->fd, STDOUT_FILENO) < 0 ||
-	    close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC) < 0) {
-		ctl_complain("the fd cannot be passed on: %s", strerror(errno));
-		return CTL_NOT_RUN;
-	}
-	(void)execvp(command[0], command);
-	error = errno;
-	ctl_complain("'%s' cannot be run: %s; the fd that was taken is closed", command[0],
-		     strerror(error));
-	return error == ENOENT ? CTL_NOT_A_COMMAND : CTL_NOT_EXECUTABLE;
+	if (readyd_take(r, key, &taken) < 0)
+		return failed(r);
+	return become(ctl, r, &taken, command);
 }
 
 int command_take(const struct ctl *ctl)
 {
-	struct readyd_taken taken = {.size = sizeof(taken)};
+	bool from_group = ctl->group && !ctl->name, used = false;
 	struct readyd_park_key key;
 	struct ctl here = *ctl;
-	struct readyd *r = NULL;
-	bool used;
-	int status = ctl_park_key(ctl, &key, &used);
+	int status = from_group ? CTL_DONE : ctl_park_key(ctl, &key, &used);
 
 	if (status)
 		return status;
-	if (ctl->n_arguments == used) {
-		ctl_complain("usage: readyctl take ID|--name NAME [--group GROUP] [--] COMMAND...");
+	if (ctl->given & CTL_JOBS && !(ctl->given & CTL_EACH)) {
+		ctl_complain("--jobs goes with --each: without it there is one COMMAND");
 		return CTL_USAGE;
 	}
-	status = command_check(ctl->arguments[used]);
+	if (ctl->given & CTL_EACH && !from_group) {
+		ctl_complain("--each goes with --group, and no --name: a name is one park's");
+		return CTL_USAGE;
+	}
+	if (ctl->n_arguments == used)
+		return usage();
+	status = take_check(ctl->arguments[used]);
 	if (status)
 		return status;
 	here.resume = true;
-	if (ctl_connect(&here, &r))
-		return CTL_NOT_RUN;
-	if (readyd_take(r, &key, &taken) < 0) {
-		ctl_complain("%s", readyd_last_error(r));
-		readyd_close(r);
-		return CTL_NOT_RUN;
-	}
-	readyd_close(r);
-	status = run(&taken, ctl->arguments + used);
-	readyd_taken_clear(&taken);
-	return status;
+	here.patient = from_group;
+	if (from_group)
+		return take_next(&here, ctl->arguments);
+	return take_named(&here, &key, ctl->arguments + used);
 }

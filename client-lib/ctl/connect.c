@@ -57,7 +57,7 @@ static int connect_daemon(const struct ctl *ctl, struct readyd **ret, char **ret
 		/* A person is waiting: an end is to be told, not to be sat out. */
 		.flags = (ctl->resume ? 0 : READYD_NO_RESUME) |
 			 (ctl->given & CTL_PRIVATE ? READYD_PRIVATE_IF_NEEDED : 0u),
-		.give_up = ctl->resume ? GIVE_UP_NS : 0,
+		.give_up = ctl->resume && !ctl->patient ? GIVE_UP_NS : 0,
 	};
 
 	return readyd_connect(&options, ret, ret_sentence);

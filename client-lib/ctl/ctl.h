@@ -47,6 +47,10 @@ enum ctl_option_bit {
 	CTL_DEADLINE = 0x20000,
 	CTL_DURABLE = 0x40000,
 	CTL_HOLD_ONLY = 0x80000,
+	CTL_EACH = 0x100000,
+	CTL_JOBS = 0x200000,
+	CTL_ON_DEADLINE = 0x400000,
+	CTL_LISTEN = 0x800000, /* --fd of take, without an argument */
 };
 
 struct ctl {
@@ -59,7 +63,10 @@ struct ctl {
 	int64_t deadline; /* ns from now */
 	const char *name, *group, *note;
 	int fd;           /* to park */
+	unsigned jobs;    /* COMMANDs at once */
+	bool hand;        /* at its deadline the park is handed out, not closed */
 	bool resume;      /* a daemon that is restarted is waited for, 30 s at most */
+	bool patient;     /* ... for ever */
 	char **arguments; /* of the verb, without it */
 	int n_arguments;
 };
@@ -87,6 +94,7 @@ int command_break(const struct ctl *ctl);
 int command_park(const struct ctl *ctl);
 int command_take(const struct ctl *ctl);
 int command_parked(const struct ctl *ctl);
+int command_groups(const struct ctl *ctl);
 int command_drop(const struct ctl *ctl);
 int command_upgrade(const struct ctl *ctl);
 int command_version(const struct ctl *ctl);

@@ -18,7 +18,8 @@
  * the manual page.
  *
  * Options may stand before and after the verb. All are parsed first; then each is checked against
- * what the verb takes, so that a filter that would be ignored is an error instead.
+ * what the verb takes, so that a filter that would be ignored is an error instead. One option is two:
+ * --fd has an argument with park, and none with take; so the verb is looked for first.
  *
  * The first three fds: if one of them is closed, the connection to the daemon would get its number,
  * and the table would go into the socket. So a closed one is filled with /dev/null, opened the
@@ -26,6 +27,7 @@
  */
 
 #define LISTS (CTL_SOCKET | CTL_PRIVATE | CTL_JSON | CTL_NO_LEGEND)
+#define JOBS_MAX 1024 /* what a worker may work at, at once */
 #define WHOSE (CTL_PID | CTL_UID | CTL_SESSION)
 
 const struct ctl_verb ctl_verbs[] = {
@@ -40,13 +42,15 @@ const struct ctl_verb ctl_verbs[] = {
 	{"wait", "FD[:r|w|rw]...", "wait until fds are ready; needs no daemon",
 	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND | CTL_TIMEOUT | CTL_ALL, 1, -1, command_wait},
 	{"park", "", "hand an fd to the daemon to keep, and print its id",
-	 LISTS | CTL_FD | CTL_NAME | CTL_GROUP | CTL_NOTE | CTL_DEADLINE | CTL_DURABLE |
-		 CTL_HOLD_ONLY,
+	 LISTS | CTL_FD | CTL_NAME | CTL_GROUP | CTL_NOTE | CTL_DEADLINE | CTL_ON_DEADLINE |
+		 CTL_DURABLE | CTL_HOLD_ONLY,
 	 0, 0, command_park},
 	{"take", "[ID] COMMAND...", "take a parked fd, and run COMMAND on it",
-	 CTL_SOCKET | CTL_NAME | CTL_GROUP, 1, -1, command_take},
-	{"parked", "", "the parked fds: whose, since when, ready or not", LISTS | CTL_PID | CTL_UID,
-	 0, 0, command_parked},
+	 CTL_SOCKET | CTL_NAME | CTL_GROUP | CTL_EACH | CTL_JOBS | CTL_LISTEN, 1, -1, command_take},
+	{"parked", "", "the parked fds: whose, since when, ready or not",
+	 LISTS | CTL_PID | CTL_UID | CTL_GROUP, 0, 0, command_parked},
+	{"groups", "", "the groups of parks: what is ready, who works", LISTS | CTL_UID, 0, 0,
+	 command_groups},
 	{"drop", "[ID]", "close a parked fd",
 	 CTL_SOCKET | CTL_JSON | CTL_NO_LEGEND | CTL_NAME | CTL_GROUP, 0, 1, command_drop},
 	{"break", "SESSION", "wake the poll of a session", LISTS, 1, 1, command_break},
@@ -79,9 +83,13 @@ static const struct ctl_option ctl_options[] = {
 	{"all", 0, NULL, "wait until all fds are ready at once", CTL_ALL},
 	{"fd", 0, "FD", "park this fd (default: 0)", CTL_FD},
 	{"name", 0, "NAME", "of the park: one fd a name, user and group", CTL_NAME},
-	{"group", 0, "GROUP", "of the park's name", CTL_GROUP},
+	{"group", 0, "GROUP", "of parks: its workers get what is ready", CTL_GROUP},
+	{"each", 0, NULL, "run COMMAND on one after another, until a signal", CTL_EACH},
+	{"jobs", 0, "N", "run so many COMMANDs at once (default: 1)", CTL_JOBS},
+	{"fd", 0, NULL, "take: COMMAND gets it at 3, as LISTEN_FDS", CTL_LISTEN},
 	{"note", 0, "TEXT", "for who takes it, 2048 bytes at most", CTL_NOTE},
 	{"deadline", 0, "SECONDS", "then it is closed (also 500ms, 2s, 1min)", CTL_DEADLINE},
+	{"on-deadline", 0, "WHAT", "'close', or 'hand' it to a worker then", CTL_ON_DEADLINE},
 	{"durable", 0, NULL, "it survives the death of the whole service", CTL_DURABLE},
 	{"hold-only", 0, NULL, "keep it without looking whether it is ready", CTL_HOLD_ONLY},
 	{"help", 'h', NULL, "print this text, or with a verb that verb's", CTL_HELP},
@@ -220,6 +228,16 @@ static int parse_value(struct ctl *ctl, const struct ctl_option *o, const char *
 		break;
 	case CTL_GROUP:
 		ctl->group = text;
+		good = *text != 0;
+		break;
+	case CTL_JOBS:
+		good = !text_parse_number(text, JOBS_MAX, &number) && number;
+		if (good)
+			ctl->jobs = (unsigned)number;
+		break;
+	case CTL_ON_DEADLINE:
+		ctl->hand = strcmp(text, "hand") == 0;
+		good = ctl->hand || strcmp(text, "close") == 0;
 		break;
 	case CTL_NOTE:
 		ctl->note = text;
@@ -232,10 +250,13 @@ static int parse_value(struct ctl *ctl, const struct ctl_option *o, const char *
 	ctl_complain("--%s: '%s' is no %s", o->name, text,
 		     o->bit & (CTL_TIMEOUT | CTL_DEADLINE)
 			     ? "span of time; write 5, 0.5, 500ms, 2s or 1min"
-		     : o->bit == CTL_SOCKET ? "path"
-		     : o->bit == CTL_NAME   ? "name"
-		     : o->bit == CTL_FD     ? "fd; write its number"
-					    : "number from 1 up");
+		     : o->bit == CTL_SOCKET      ? "path"
+		     : o->bit == CTL_NAME        ? "name"
+		     : o->bit == CTL_GROUP       ? "group"
+		     : o->bit == CTL_FD          ? "fd; write its number"
+		     : o->bit == CTL_JOBS        ? "number from 1 to 1024"
+		     : o->bit == CTL_ON_DEADLINE ? "answer; write 'close' or 'hand'"
+						 : "number from 1 up");
 	return CTL_USAGE;
 }
 
@@ -255,19 +276,44 @@ static int complain_option(int found, char **argv)
 	return CTL_USAGE;
 }
 
+/* For getopt, without the options of that bit: values above 0x100, so that they differ from letters. */
+static void make_longs(unsigned without, struct option *ret)
+{
+	for (size_t i = 0; i < N_OPTIONS; i++)
+		if (ctl_options[i].bit != without)
+			*ret++ = (struct option){
+				.name = ctl_options[i].name,
+				.has_arg =
+					ctl_options[i].argument ? required_argument : no_argument,
+				.val = 0x100 + (int)i,
+			};
+	*ret = (struct option){0};
+}
+
+/* Whether the first word that is no option is "take", whose --fd has no argument. */
+static bool is_take(int argc, char **argv)
+{
+	struct option longs[N_OPTIONS + 1];
+	bool take = false;
+	int found;
+
+	make_longs(CTL_LISTEN, longs);
+	opterr = 0;
+	do
+		found = getopt_long(argc, argv, "+:ht:", longs, NULL);
+	while (found >= 0 && found != '?' && found != ':');
+	if (found < 0 && optind < argc)
+		take = strcmp(argv[optind], "take") == 0;
+	optind = 0; /* from the start */
+	return take;
+}
+
 static int parse_options(struct ctl *ctl, int argc, char **argv)
 {
-	struct option longs[N_OPTIONS + 1] = {0};
+	struct option longs[N_OPTIONS + 1];
 	int found, status;
 
-	/* Above 0x100, so that they differ from letters. */
-	for (size_t i = 0; i < N_OPTIONS; i++)
-		longs[i] = (struct option){
-			.name = ctl_options[i].name,
-			.has_arg = ctl_options[i].argument ? required_argument : no_argument,
-			.val = 0x100 + (int)i,
-		};
-	opterr = 0;
+	make_longs(is_take(argc, argv) ? CTL_FD : CTL_LISTEN, longs);
 	while ((found = getopt_long(argc, argv, ":ht:", longs, NULL)) >= 0) {
 		size_t i = 0;
 
@@ -309,10 +355,6 @@ static int check_usage(const struct ctl *ctl, const struct ctl_verb *verb)
 			     verb->arguments);
 		return CTL_USAGE;
 	}
-	if ((ctl->given & CTL_GROUP) && !(ctl->given & CTL_NAME)) {
-		ctl_complain("--group goes with --name: a group is a set of names");
-		return CTL_USAGE;
-	}
 	return CTL_DONE;
 }
 
@@ -336,6 +378,7 @@ int main(int argc, char **argv)
 	struct ctl ctl = {
 		.filter = {.size = sizeof(ctl.filter), .uid = UINT32_MAX},
 		.timeout = -1,
+		.jobs = 1,
 	};
 	const struct ctl_verb *verb;
 	int status;

@@ -15,6 +15,10 @@ int ctl_park_key(const struct ctl *ctl, struct readyd_park_key *ret, bool *ret_u
 	*ret_used = !ctl->name;
 	if (ctl->name)
 		return CTL_DONE;
+	if (ctl->given & CTL_GROUP) {
+		ctl_complain("--group goes with --name: names are unique within a group");
+		return CTL_USAGE;
+	}
 	ret->by = READYD_BY_ID;
 	if (!ctl->n_arguments) {
 		ctl_complain("which park? Give its id as 'readyctl parked' prints it, or --name");

@@ -257,7 +257,9 @@ class Readyctl(unittest.TestCase):
             self.refused(1, "listening", "park", "--fd", str(listener.fileno()),
                          pass_fds=[listener.fileno()])
         self.refused(2, "not open", "park", "--fd", "77")
-        self.refused(2, "--group goes with --name", "park", "--group", "x")
+        self.refused(2, "--group goes with --name", "drop", "--group", "x")
+        self.refused(2, "--on-deadline", "park", "--on-deadline", "hand")
+        self.refused(2, "'close' or 'hand'", "park", "--deadline", "1", "--on-deadline", "keep")
         self.refused(2, "span of time", "park", "--deadline", "soon")
         with open("/etc/passwd", "rb") as file:
             self.refused(1, "cannot be polled", "park", stdin=file)

@@ -98,6 +98,7 @@ TABLES = {
     "wait": fields("command_wait.c"),
     "park": fields("command_park.c"),
     "parked": fields("command_parked.c"),
+    "groups": fields("command_groups.c"),
     "drop": fields("command_drop.c"),
     "break": fields("command_break.c"),
     "upgrade": fields("command_upgrade.c"),
@@ -154,7 +155,7 @@ class VerbTest(unittest.TestCase):
                 self.assertEqual(names - defined_names(subsections()[verb]), set())
 
     def test_the_page_defines_no_json_name_that_is_not_there(self):
-        arrays = {"sessions", "watches", "timers", "quotas", "parks", "ready"}
+        arrays = {"sessions", "watches", "timers", "quotas", "parks", "groups", "ready"}
         for verb, table in TABLES.items():
             with self.subTest(verb=verb):
                 names = {key for _, key, json in table if json}
