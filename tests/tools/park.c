@@ -20,31 +20,16 @@
  * Prints a line of figures at its end. Exit status 1, with a sentence, if anything is wrong.
  */
 
-#include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
-#include <poll.h>
+#include "pairs.h"
+
 #include <pthread.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
-
-#include "client-lib/readyd.h"
-
-#define MS INT64_C(1000000)
-#define PATIENCE (60000 * MS)
 
 enum { BATCH = 16, LOOK_MS = 50, WORKERS_MAX = 64 };
 
@@ -54,68 +39,8 @@ struct shared {
 	_Atomic uint64_t takes, late, resumes;
 };
 
-struct pair {
-	int fd; /* the master's end */
-	uint64_t sent, back;
-	int64_t since; /* when the last number was written */
-};
-
 static struct shared *shared;
-static struct readyd *r;
-static const char *address;
 static int tasks[2]; /* numbers of parks that anybody may take */
-
-static int64_t now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (int64_t)ts.tv_sec * 1000 * MS + ts.tv_nsec;
-}
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *format, ...)
-{
-	va_list arguments;
-
-	va_start(arguments, format);
-	(void)fprintf(stderr, "%d: ", getpid());
-	(void)vfprintf(stderr, format, arguments);
-	va_end(arguments);
-	(void)fputc('\n', stderr);
-	_exit(1);
-}
-
-static int check(int result, const char *what)
-{
-	if (result < 0)
-		die("%s: %s", what, readyd_last_error(r));
-	return result;
-}
-
-static void say(const char *line)
-{
-	(void)puts(line);
-	(void)fflush(stdout);
-}
-
-static void connect_handle(void)
-{
-	struct readyd_options o = {.size = sizeof(o), .socket = address};
-	char *error = NULL;
-
-	/* The first connect is not repeated by the library: the daemon may be away just then. */
-	for (int64_t end = now() + PATIENCE; readyd_connect(&o, &r, &error) < 0; free(error)) {
-		if (now() > end)
-			die("%s", error ? error : "no memory");
-		(void)poll(NULL, 0, 10);
-	}
-}
-
-static void pair_open(int ends[2])
-{
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0)
-		die("socketpair: %s", strerror(errno));
-}
 
 static void connection_name(char name[16], uint64_t i)
 {
@@ -251,34 +176,6 @@ static void __attribute__((noreturn)) work(unsigned chance)
 
 /* ---- The master ---- */
 
-static void send_next(struct pair *p)
-{
-	if (write(p->fd, &p->sent, sizeof(p->sent)) != (ssize_t)sizeof(p->sent))
-		die("write: %s", strerror(errno));
-	p->sent++;
-	p->since = now();
-}
-
-/* Whether a number came back. */
-static bool look(const struct pair *pairs, struct pair *p)
-{
-	unsigned i = (unsigned)(p - pairs);
-	uint64_t number;
-	ssize_t n = read(p->fd, &number, sizeof(number));
-
-	if (n < 0 && errno == EAGAIN) {
-		if (p->back != p->sent && now() - p->since > PATIENCE)
-			die("connection %u: number %" PRIu64 " is lost", i, p->back);
-		return false;
-	}
-	if (n != (ssize_t)sizeof(number))
-		die("connection %u is lost: read %zd, waiting for %" PRIu64, i, n, p->back);
-	if (number != p->back || p->back == p->sent)
-		die("connection %u: %" PRIu64 " came where %" PRIu64 " should", i, number, p->back);
-	p->back++;
-	return true;
-}
-
 /* The master's own parks, which it tells others of. */
 static void pass_on(void)
 {
@@ -316,18 +213,6 @@ static void play(struct pair *pairs, unsigned n)
 		}
 	}
 	free(polls);
-}
-
-/* The other end was closed here: no other copy of it may be left. The holder closes its own a moment
- * after the answer. */
-static void await_end(int fd, unsigned i)
-{
-	struct pollfd end = {.fd = fd, .events = POLLIN};
-	char byte;
-
-	if (poll(&end, 1, (int)(PATIENCE / MS)) != 1 || read(fd, &byte, 1) != 0)
-		die("connection %u does not end: a copy is left", i);
-	(void)close(fd);
 }
 
 /* Takes it from the daemon; the other end must see the end then. */
