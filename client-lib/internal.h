@@ -313,8 +313,11 @@ static inline struct rd_park *rd_park_at(const struct readyd *r, uint32_t index)
 /* A live place without a number; 0: no memory. */
 uint32_t rd_park_add(struct readyd *r);
 
-/* A request was answered: fresh parks whose answer was read before it was made need no claim. */
-void rd_parks_confirm(struct readyd *r, uint32_t serial);
+/* A fresh park is being claimed. */
+void rd_park_claimed(struct readyd *r, uint32_t index);
+
+/* Fresh parks that have been so for long are forgotten. */
+void rd_parks_forget(struct readyd *r);
 
 /* Forgets it, with what is kept of it. */
 void rd_park_remove(struct readyd *r, uint32_t index);

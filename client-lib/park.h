@@ -30,7 +30,7 @@ enum rd_park_flag {
 	RD_PARK_LISTED = 0x2, /* in the kept list */
 	RD_PARK_HAND = 0x4,   /* its deadline may be told after its readiness */
 	RD_PARK_MADE = 0x8,   /* claimed, or parked, on this connection */
-	RD_PARK_FRESH = 0x10, /* has no event: is here until it is known to be recorded */
+	RD_PARK_FRESH = 0x10, /* has no event: is here to be claimed, for a while */
 };
 
 /* A park of this handle whose event is still to come. */
@@ -38,7 +38,8 @@ struct rd_park {
 	uint8_t token[WIRE_TOKEN_SIZE];
 	uint64_t number; /* the daemon's; 0: its request is not answered yet */
 	uint64_t cookie;
-	struct rd_link link; /* fresh: the next such one, and the serial when it was answered */
+	struct rd_link link; /* a fresh one's: in the list of these */
+	uint32_t since;      /* fresh: s, when it was answered or claimed */
 	uint32_t gen;
 	uint32_t next;       /* with the same hash; 0: none */
 	uint8_t read, write; /* kept for readyd_poll() */
@@ -112,7 +113,7 @@ struct rd_return {
 struct rd_parking {
 	uint32_t *hash; /* index of a park, by its number */
 	uint32_t n_hash;
-	uint32_t fresh; /* first fresh park with a number; 0: none */
+	uint32_t fresh, fresh_last; /* parks with a number that are fresh; 0: none */
 	struct rd_take *takes;
 	unsigned n_takes;
 	bool took;   /* this handle has sent TAKE or ATTACH at some time */

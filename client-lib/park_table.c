@@ -14,9 +14,9 @@
  * concern.
  *
  * A park that has no event (of a group, or held only) is fresh: it is here to be claimed, if the
- * daemon dies before it has recorded that PARK was answered (without that record nobody could have
- * the park while this process lives). That is recorded before the daemon reads another request, so
- * the answer to one that was made later ends it.
+ * daemon dies before it has recorded that PARK was answered; without that record nobody could have
+ * the park while this process lives. No message says when it is recorded, a moment after the answer:
+ * so it is forgotten after ten seconds, or when this handle has it back.
  *
  * Numbers are found by a hash of chains. Invariants: a live place with a number is in its chain,
  * one without is in none; listed exactly if codes are kept.
@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HASH_FIRST = 64 };
+enum { HASH_FIRST = 64, FRESH_SECONDS = 10 };
 
 static uint32_t *chain_of(const struct readyd *r, uint64_t number)
 {
@@ -87,32 +87,58 @@ uint32_t rd_park_add(struct readyd *r)
 
 /* ---- Fresh ones ---- */
 
+/* Seconds, from some time on. */
+static uint32_t seconds(void)
+{
+	return (uint32_t)(rd_now() / 1000000000);
+}
+
+/* Oldest first. */
 static void fresh_link(struct readyd *r, uint32_t index)
 {
-	rd_park_at(r, index)->link = (struct rd_link){r->parking.fresh, r->serial};
-	r->parking.fresh = index;
+	struct rd_park *p = rd_park_at(r, index);
+
+	p->since = seconds();
+	p->link = (struct rd_link){.prev = r->parking.fresh_last};
+	if (p->link.prev)
+		rd_park_at(r, p->link.prev)->link.next = index;
+	else
+		r->parking.fresh = index;
+	r->parking.fresh_last = index;
 }
 
 static void fresh_unlink(struct readyd *r, uint32_t index)
 {
-	uint32_t *at = &r->parking.fresh;
+	struct rd_link l = rd_park_at(r, index)->link;
 
-	while (*at != index)
-		at = &rd_park_at(r, *at)->link.next;
-	*at = rd_park_at(r, index)->link.next;
+	if (l.prev)
+		rd_park_at(r, l.prev)->link.next = l.next;
+	else
+		r->parking.fresh = l.next;
+	if (l.next)
+		rd_park_at(r, l.next)->link.prev = l.prev;
+	else
+		r->parking.fresh_last = l.prev;
 }
 
-void rd_parks_confirm(struct readyd *r, uint32_t serial)
+void rd_park_claimed(struct readyd *r, uint32_t index)
 {
-	uint32_t index = r->parking.fresh;
+	if (!(rd_park_at(r, index)->flags & RD_PARK_FRESH))
+		return;
+	fresh_unlink(r, index);
+	fresh_link(r, index);
+}
 
-	while (index) {
+void rd_parks_forget(struct readyd *r)
+{
+	uint32_t now = seconds(), index;
+
+	while ((index = r->parking.fresh)) {
 		const struct rd_park *p = rd_park_at(r, index);
-		uint32_t next = p->link.next;
 
-		if (p->flags & RD_PARK_MADE && (int32_t)(serial - p->link.prev) > 0)
-			rd_park_remove(r, index);
-		index = next;
+		if (!(p->flags & RD_PARK_MADE) || now - p->since <= FRESH_SECONDS)
+			return;
+		rd_park_remove(r, index);
 	}
 }
 

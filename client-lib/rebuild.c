@@ -338,8 +338,7 @@ static bool parks_send(struct readyd *r, struct rd_batch *b)
 		if ((p->flags & (RD_PARK_LIVE | RD_PARK_MADE)) != RD_PARK_LIVE || !p->number)
 			continue;
 		p->flags |= RD_PARK_MADE;
-		if (p->flags & RD_PARK_FRESH)
-			p->link.prev = r->serial;
+		rd_park_claimed(r, s->park_next);
 		b->id[b->n] = s->park_next;
 		b->gen[b->n] = p->gen;
 		memcpy(records[b->n++].token, p->token, sizeof(p->token));

@@ -241,7 +241,7 @@ static void request_complete(struct readyd *r, struct rd_request *q)
 	if (!q->next)
 		r->requests_end = p;
 	if (r->parking.fresh)
-		rd_parks_confirm(r, q->serial);
+		rd_parks_forget(r);
 	if (q->answered)
 		q->answered(r, q);
 	rd_done(r, &q->waiter);

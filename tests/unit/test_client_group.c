@@ -525,8 +525,8 @@ static void a_daemon_that_comes_back_may_refuse(void **state)
 	assert_int_equal(credit(s), 1);
 }
 
-/* Parks of a group have no event, and are forgotten once the daemon has recorded their answer. */
-static void parks_of_a_group_are_not_kept(void **state)
+/* Parks of a group have no event; they are claimed anew after a death, until they are back here. */
+static void parks_of_a_group_are_claimed(void **state)
 {
 	struct scene *s = *state;
 	int others[40];
@@ -535,15 +535,22 @@ static void parks_of_a_group_are_not_kept(void **state)
 	s->k.ready = true;
 	for (unsigned i = 0; i < 40; i++)
 		others[i] = park_in(s, "web", NULL, i);
+	for (unsigned i = 1; i <= 2; i++) {
+		die_at(s, 1, BEFORE);
+		assert_int_equal(readyd_sync(s->r), 0);
+		assert_int_equal(s->k.claims, i); /* one message */
+		assert_int_equal(readyd_poll(s->r, &e, 1, 0), 0);
+	}
+	attach(s, "web", 40);
+	for (unsigned i = 0; i < 40; i++) {
+		struct readyd_taken t = receive(s);
+
+		assert_int_equal(t.cookie, i);
+		expect_whole(s, &t, others[i]);
+	}
 	die_at(s, 1, BEFORE);
 	assert_int_equal(readyd_sync(s->r), 0);
-	assert_int_equal(s->k.claims, 1); /* the last one may not be recorded */
-	die_at(s, 1, BEFORE);
-	assert_int_equal(readyd_sync(s->r), 0);
-	assert_int_equal(s->k.claims, 1);
-	assert_int_equal(readyd_poll(s->r, &e, 1, 0), 0);
-	for (unsigned i = 0; i < 40; i++)
-		close(others[i]);
+	assert_int_equal(s->k.claims, 2);
 }
 
 /* ---- Threads ---- */
@@ -686,7 +693,7 @@ int main(void)
 		TEST(a_limit_is_kept_without_a_daemon),
 		TEST(it_ends_without_a_daemon),
 		TEST(a_daemon_that_comes_back_may_refuse),
-		TEST(parks_of_a_group_are_not_kept),
+		TEST(parks_of_a_group_are_claimed),
 		TEST(threads_receive_at_once),
 		TEST(pollers_and_receivers),
 	};
