@@ -736,8 +736,9 @@ REPLIES = {
     Type.LIST_TIMERS: Type.TIMERS,
     Type.LIST_QUOTAS: Type.QUOTAS,
     Type.LIST_PARKS: Type.PARKS,
+    Type.LIST_GROUPS: Type.GROUPS,
 }
-ALWAYS_ANSWERED = (Type.IS_POLL_DESCRIPTOR, Type.LIST_GROUPS, Type.UPGRADE)
+ALWAYS_ANSWERED = (Type.IS_POLL_DESCRIPTOR, Type.UPGRADE)
 MUST_ASK = (Type.RESET, Type.PARK, Type.TAKE, Type.ACKNOWLEDGE)
 
 
@@ -993,6 +994,16 @@ def held(*statements):
 NO_TOKEN = bytes(TOKEN_SIZE)
 
 
+def attach(group, more, capacity=None):
+    """Their HANDOUTs come at any time, with serial 0. Without a capacity: no more than `more`."""
+    item = Attach(more, more if capacity is None else capacity, len(group))
+    return Message(Type.ATTACH, (item,), group, flags=Flag.ANSWER)
+
+
+def detach(group):
+    return Message(Type.DETACH, (Attach(0, 0, len(group)),), group, flags=Flag.ANSWER)
+
+
 def get_status():
     return Message(Type.GET_STATUS)
 
@@ -1028,6 +1039,13 @@ class Parked(NamedTuple):
     group: bytes
     local: bytes
     peer: bytes
+
+
+class Group(NamedTuple):
+    """A row of GROUPS with its name."""
+
+    row: GroupRow
+    name: bytes
 
 
 class Refused(Exception):
@@ -1294,7 +1312,8 @@ class Client(Connection):
         return self.events.popleft()
 
     def handout(self, serial):
-        """Awaits the HANDOUT of a TAKE that was answered with OK: the message, with its fd."""
+        """Awaits the HANDOUT of a TAKE that was answered with OK, or, with 0, the next one of an
+        ATTACH: the message, with its fd."""
         limit = time.monotonic() + self.timeout
         while True:
             for message in self.handouts:
@@ -1368,5 +1387,18 @@ class Client(Connection):
                 cursor = row.cursor
                 found = Parked(row, *(next(texts) for _ in range(4)))
                 if row.park:
+                    yield found
+            more = bool(reply.flags & Flag.MORE)
+
+    def groups(self, **filters):
+        """Groups: rows, each with its name."""
+        cursor, more = 0, True
+        while more:
+            reply = self.reply(self.send(list_rows(Type.LIST_GROUPS, cursor=cursor, **filters))[0])
+            names = iter(_cut(reply.tail, [row.group_length for row in reply.records]))
+            for row in reply.records:
+                cursor = row.cursor
+                found = Group(row, next(names))
+                if found.name:
                     yield found
             more = bool(reply.flags & Flag.MORE)
