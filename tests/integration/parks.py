@@ -5,6 +5,7 @@ of its own that gets back every fd, and workers, which are processes that can be
 As a program it is such a worker: parks.py ADDRESS HANDLE WHAT [ARGUMENT]..., see `work`.
 """
 
+import contextlib
 import os
 import select
 import signal
@@ -430,8 +431,8 @@ def work(address, handle, what, *arguments):
         group = arguments[0][:8].encode()
         client.call(park(int(arguments[1]), secret, name=b"theirs", group=group)).check()
         os.close(int(arguments[1]))
-    elif what == "flood":  # TOKEN FD: many PARKs; the answers to the last cannot be sent
-        print(len(flood(client, int(arguments[1]), secret[:8])), flush=True)
+    elif what == "flood":  # TOKEN: many PARKs; the answers to the last cannot be sent
+        print(len(flood(client, secret[:8])), flush=True)
     elif what == "other":  # TOKEN NUMBER FD: what another user can do
         by_all = {"token": secret}, {"number": int(arguments[1])}, {"name": b"theirs"}
         print(len(list(client.parks())), answers(
@@ -444,7 +445,7 @@ def work(address, handle, what, *arguments):
     sys.stdin.read()
 
 
-def flood(client, fd, start):
+def flood(client, start):
     """PARKs, each behind as many SYNCs as make the client's socket full in the end, so that some
     are not answered. Nothing is read. Returns the tokens: `start` and a number."""
     secrets = []
@@ -454,7 +455,8 @@ def flood(client, fd, start):
     while room.poll(500):
         secrets.append(start + len(secrets).to_bytes(8, "big"))
         try:
-            client.send(*syncs, park(fd, secrets[-1]), block=False)
+            with contextlib.closing(Fd(os.eventfd(0))) as fd:
+                client.send(*syncs, park(fd, secrets[-1]), block=False)
         except BlockingIOError:
             secrets.pop()
             break

@@ -243,13 +243,14 @@ class Quotas(Bench):
         a, b = self.pair()
         self.refused(client, park(a, token(), note=b"n" * 41), Error.QUOTA,
                      detail=Quota.NOTE_BYTES, value=100)
-        self.ok(client, park(a, token(), note=b"n" * 40))
+        c, d, e = (self.pair()[0] for _ in range(3))
+        self.ok(client, park(c, token(), note=b"n" * 40))
         self.assertEqual(self.used(client, Quota.NOTE_BYTES), 100)
         self.refused(client, park(a, token(), note=b"n"), Error.QUOTA)
-        self.ok(client, park(a, token()))
+        self.ok(client, park(d, token()))
         self.taken(client, token=first)
         self.assertEqual(self.used(client, Quota.NOTE_BYTES), 40)
-        self.ok(client, park(a, token(), note=b"n" * 60))
+        self.ok(client, park(e, token(), note=b"n" * 60))
 
     def test_fds_unread(self):
         client, other = self.client(), self.client()

@@ -264,7 +264,7 @@ class Steps(BenchOfDeaths):
     # ---- Scenarios ----
 
     def take_and_acknowledge(self):
-        secret, number, b = self.parked_by(self.maker, name=b"n", group=b"g", note=b"a note")
+        secret, number, b = self.parked_by(self.maker, name=b"n", note=b"a note")
         self.is_kept(b)
         b.send(b"x")
         self.assertEqual(self.maker.entry(number).read, Code.READY)

@@ -6,6 +6,7 @@ READYD, READYD_SEED, READYD_ROUNDS as there; READYD_CRASHING as in test_upgrade.
 second upgrade is one to that binary.
 """
 
+import contextlib
 import os
 import signal
 import struct
@@ -13,7 +14,7 @@ import unittest
 
 import test_parks_deaths
 from daemon import READYD, children, readyctl
-from parks import fds_of, holders, token, until
+from parks import Fd, fds_of, holders, token, until
 from readyd_client import NO_TOKEN, READ, Error, ParkState, held, park, take
 from test_keeper import is_gone
 from test_upgrade import CRASHING, Installed
@@ -184,9 +185,9 @@ class Upgrades(test_parks_deaths.WithKeeper):
         os.kill(stuck, signal.SIGSTOP)
         try:
             # until its queue is full; then it is left alone
-            a, _ = self.pair()
             while len(holders(self.d)) == 1:
-                self.ok(client, park(a, token(), note=bytes(2000)))
+                with contextlib.closing(Fd(os.eventfd(0))) as fd:
+                    self.ok(client, park(fd, token(), note=bytes(2000)))
                 client.call(take(token=token()))
             found = holders(self.d)
             self.assertEqual(len(found), 2)

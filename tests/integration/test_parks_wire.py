@@ -46,8 +46,7 @@ class Wire(Bench):
         self.assertTrue(before <= row.parked + SECOND and row.parked <= now(), row)
         self.alive(b)
         b.send(b"there is something")
-        self.assertEqual(self.entry(maker), ParkEntry(Code.READY, Code(0), number, 2**64 - 2))
-        self.assertEqual(self.row(number).ready, READ)
+        self.assertEqual(self.ready_row(number).ready, READ)
 
         message, fd = self.handed(taker, name=b"conn-1", group=b"web")
         record = message.records[0]
@@ -292,6 +291,13 @@ class Wire(Bench):
 
     # ---- Entries ----
 
+    def test_what_an_entry_says(self):
+        client = self.client()
+        _, number, b = self.parked(client, cookie=2**64 - 2, name=b"n", note=b"a note")
+        b.send(b"x")
+        self.assertEqual(self.entry(client), ParkEntry(Code.READY, Code(0), number, 2**64 - 2))
+        self.nothing(client)
+
     def test_the_entry_comes_after_the_answer(self):
         client = self.client()
         for flags in (ParkFlag(0), ParkFlag.RELATIVE | ParkFlag.DEADLINE_HAND):
@@ -412,9 +418,9 @@ class Wire(Bench):
 
     def test_rows_page_by_page(self):
         client = self.client()
-        a, _ = self.pair()
         wanted = {}
         for n in range(300):
+            a, _ = self.pair()
             texts = (b"%d " % n).ljust(255, b"n"), b"g" * 255, os.urandom(128), os.urandom(128)
             number = self.ok(client, park(a, token(), name=texts[0], group=texts[1], cookie=n,
                                           local=texts[2], peer=texts[3])).value
