@@ -12,8 +12,7 @@ import sys
 import traceback
 
 from parks import PATIENCE, Fd, connect, until
-from readyd_client import (
-    ALL_UIDS, Error, ParkState, acknowledge, attach, held)
+from readyd_client import ALL_UIDS, ParkState, acknowledge, attach, held
 
 G = b"g"
 UNSETTLED_MAX = 16

@@ -5,14 +5,8 @@
 what the random numbers begin with.
 """
 
-import contextlib
 import os
 import random
-import resource
-import select
-import socket
-import struct
-import tempfile
 import time
 import unittest
 
@@ -20,8 +14,8 @@ from groups import G, UNSETTLED_MAX, Groups
 from parks import PATIENCE, Bench, Fd, token, until, variants
 from daemon import Daemon
 from readyd_client import (
-    NO_TOKEN, READ, WRITE, Client, Code, Error, Fatal, Flag, ParkFlag, ParkState, Quota, Type,
-    acknowledge, attach, claim, detach, drop, encode, held, park, sync, take)
+    READ, WRITE, Code, Error, ParkFlag, ParkState, Quota, Type, acknowledge, attach, claim, detach,
+    drop, held, park, take)
 
 SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
 MS = 1_000_000
@@ -218,248 +212,6 @@ class Work(Groups, Bench):
         self.assertEqual(self.owned(free)[0].records[0].token, second[0])
         self.idle(busy, free)
 
-    # ---- Workers that end ----
-
-    def test_s123_closed_before_it_acknowledged(self):
-        maker = self.client()
-        for end in ("close", "shutdown"):
-            first, second = self.worker_of(), self.worker_of(more=0, capacity=8)
-            secret, number, b = self.parked(maker, group=G)
-            b.send(b"x")
-            self.given(first)
-            self.fired(maker, 1)
-            if end == "close":
-                first.close()
-            else:
-                first.socket.shutdown(socket.SHUT_RDWR)
-            self.parked_again(number)
-            self.ok(second, attach(G, 8))
-            message, fd = self.owned(second)  # it kept its place
-            self.assertEqual((message.records[0].token, message.records[0].read),
-                             (secret, Code.READY))
-            self.owned(second)
-            self.carries(fd, b)
-            self.idle(second)
-
-    def test_s123_killed_before_it_acknowledged(self):
-        def lazy(say, _, address):
-            client = connect_to(address)
-            client.call(attach(G, 3)).check()
-            for _ in range(3):
-                say(client.handout(0).records[0].park)
-
-        maker = self.client()
-        parks = [self.parked(maker, group=G) for _ in range(4)]
-        worker = self.forked(lazy, self.d.socket)
-        until(lambda: (row := self.group()) and row.workers, "it has attached")
-        self.fire(*parks)
-        self.assertEqual([worker.line() for _ in range(3)], [str(each[1]) for each in parks[:3]])
-        self.assertEqual({self.row(each[1]).worker_pid for each in parks[:3]}, {worker.pid})
-        other = self.worker_of(more=8)
-        self.assertEqual(self.owned(other)[0].records[0].park, parks[3][1])
-        late = self.fired(maker, 1)[0]
-        self.assertEqual(self.owned(other)[0].records[0].park, late[1])
-        worker.kill()
-        for secret, _, b in parks[:3]:
-            message, fd = self.owned(other)
-            self.assertEqual(message.records[0].token, secret)
-            self.carries(fd, b)
-        self.idle(other)
-        self.assertEqual((self.rows(), self.group().workers), ({}, 1))
-
-    def test_s123_it_acknowledged_forks_and_dies(self):
-        def forks(say, _, address):
-            client = connect_to(address)
-            client.call(attach(G, 1)).check()
-            message = client.handout(0)
-            client.call(acknowledge(message.records[0].token)).check()
-            if os.fork() == 0:
-                client.close()
-                while data := os.read(message.fds[0], 100):
-                    os.write(message.fds[0], b"child " + data)
-                os._exit(0)
-            say("forked")
-
-        maker = self.client()
-        worker = self.forked(forks, self.d.socket)
-        secret, _, b = self.parked(maker, group=G)
-        b.send(b"one")
-        self.assertEqual(worker.line(), "forked")
-        worker.kill()
-        self.assertEqual(b.recv(100), b"child one")
-        other = self.worker_of()
-        self.idle(other)
-        self.assertEqual(self.rows(), {})
-        b.send(b"two")
-        self.assertEqual(b.recv(100), b"child two")
-        b.shutdown(socket.SHUT_WR)  # now the child ends, and nobody else has the connection
-        self.ended(b)
-
-    def test_s123_the_daemon_ends_the_connection(self):
-        """Then the hand-out waits for the word of its handle."""
-        maker, other = self.client(), self.worker_of(more=0, capacity=4)
-        first = self.worker_of()
-        secret, number, b = self.parked(maker, group=G)
-        b.send(b"x")
-        self.given(first)[1].close()
-        first.post(encode(take(number=1)._replace(flags=Flag(0), serial=7)))
-        with self.assertRaises(Fatal):
-            first.next_event(PATIENCE)
-        first.close()
-        self.ok(other, attach(G, 4))
-        self.idle(other)
-        self.assertEqual(self.row(number).state, ParkState.HANDED)
-        back = self.client(handle=first.handle)
-        self.ok(back, held((NO_TOKEN, 0)))
-        message, fd = self.owned(other)
-        self.assertEqual(message.records[0].token, secret)
-        self.carries(fd, b)
-
-    def test_given_back(self):
-        """HELD with 0: it costs the credit all the same, and keeps its place."""
-        maker = self.client()
-        first, second = self.worker_of(more=2), self.worker_of(more=0, capacity=3)
-        parks = self.fired(maker, 3)
-        fds = [self.given(first)[1] for _ in range(2)]
-        self.gives_back(first, parks[0][0], fds[0])
-        self.idle(first, second)
-        self.assertEqual((self.group().credit, self.group().ready), (0, 2))
-        self.ok(second, attach(G, 3))
-        got = [self.owned(second)[0].records[0].token for _ in range(2)]
-        self.assertEqual(got, [parks[0][0], parks[2][0]])
-        self.gives_back(first, parks[1][0], fds[1])
-        self.assertEqual(self.owned(second)[0].records[0].token, parks[1][0])
-        self.idle(first, second)
-
-    def test_given_back_to_the_only_one(self):
-        maker, worker = self.client(), self.worker_of(more=3)
-        secret, number, b = self.parked(maker, group=G)
-        b.send(b"x")
-        for left in (2, 1, 0):
-            message, fd = self.given(worker)
-            self.assertEqual(message.records[0].park, number)
-            self.assertEqual(self.group().credit, left)
-            self.gives_back(worker, secret, fd)
-        self.idle(worker)
-        self.parked_again(number)
-        self.ok(worker, attach(G, 1, 3))
-        self.carries(self.owned(worker)[1], b)
-
-    def test_held_is_an_acknowledgement(self):
-        maker, worker = self.client(), self.worker_of()
-        secret, _, b = self.parked(maker, group=G)
-        b.send(b"x")
-        _, fd = self.given(worker)
-        self.ok(worker, held((secret, 1)))
-        self.assertEqual(self.rows(), {})
-        self.carries(fd, b)
-
-    def test_s124_no_free_fd_slot(self):
-        maker, poor, other = self.client(), self.worker_of(), self.worker_of(more=0, capacity=1)
-        secret, _, b = self.parked(maker, group=G)
-        b.send(b"x")
-        self.assertTrue(select.select([poor], [], [], PATIENCE)[0])
-        with full_table():
-            data, control, flags, _ = poor.socket.recvmsg(65536, socket.CMSG_SPACE(64))
-        self.assertTrue(flags & socket.MSG_CTRUNC)
-        self.assertFalse([item for item in control if item[1] == socket.SCM_RIGHTS and item[2]])
-        self.assertEqual((struct.unpack_from("=H", data)[0], data[16:32]), (Type.HANDOUT, secret))
-        self.ok(poor, held((secret, 0)))
-        self.ok(other, attach(G, 1))
-        message, fd = self.owned(other)
-        self.assertEqual(message.records[0].token, secret)
-        self.carries(fd, b)
-        self.idle(poor)
-        later = self.fired(maker, 1)[0]
-        self.idle(poor)
-        self.ok(poor, attach(G, 1))
-        self.assertEqual(self.owned(poor)[0].records[0].token, later[0])
-
-    # ---- Deadlines ----
-
-    def test_s125_a_deadline_hands_it_out_with_its_mark(self):
-        maker, worker = self.client(), self.worker_of(more=3)
-        start = maker.now()
-        secret, _, b = self.parked(maker, group=G, deadline=40 * MS, flags=HAND)
-        message, fd = self.owned(worker)
-        record = message.records[0]
-        self.assertGreaterEqual(maker.now(), start + 40 * MS)
-        self.assertEqual((record.token, record.read | record.write), (secret, Code.TIMEOUT))
-        self.assertIn(ParkFlag.DEADLINE_HAND, record.flags)
-        self.carries(fd, b)
-        # what cannot be ready, too
-        file = self.keep(tempfile.TemporaryFile())
-        self.ok(maker, park(file, token(), group=G, deadline=1,
-                            flags=ParkFlag.DEADLINE_HAND | ParkFlag.HOLD_ONLY))
-        record = self.owned(worker)[0].records[0]
-        self.assertEqual(record.read | record.write, Code.TIMEOUT)
-        # one that came in time has no mark
-        _, _, b = self.parked(maker, group=G, deadline=3600_000 * MS, flags=HAND)
-        b.send(b"x")
-        self.assertEqual(self.owned(worker)[0].records[0].read, Code.READY)
-
-    def test_s125_passed_while_nobody_was_free(self):
-        maker = self.client()
-        secret, number, b = self.parked(maker, group=G, deadline=1, flags=ParkFlag.DEADLINE_HAND)
-        until(lambda: self.row(number).timed_out, "its deadline")
-        self.alive(b)
-        record = self.owned(self.worker_of())[0].records[0]
-        self.assertEqual((record.token, record.read | record.write), (secret, Code.TIMEOUT))
-
-    def test_s125_a_deadline_closes_it_though_a_child_has_a_copy(self):
-        maker, worker = self.client(), self.worker_of(more=3)
-        a, b = self.pair()
-        child = self.forked(lambda say, _: say("here"), keep=[a.fileno()])
-        self.assertEqual(child.line(), "here")
-        start = maker.now()
-        self.ok(maker, park(a, token(), group=G, deadline=40 * MS, flags=ParkFlag.RELATIVE))
-        a.close()
-        self.assertEqual(b.recv(1), b"")
-        self.assertGreaterEqual(maker.now(), start + 40 * MS)
-        until(lambda: not self.rows(), "the park is gone")
-        self.idle(worker)
-        # ready, and nobody was there in time
-        self.ok(worker, detach(G))
-        _, _, b = self.parked(maker, group=G, deadline=150 * MS, flags=ParkFlag.RELATIVE)
-        with contextlib.suppress(ConnectionError):
-            b.send(b"x")
-        self.ended(b)
-        until(lambda: not self.rows(), "the park is gone")
-
-    def handed_when_it_passes(self, flags):
-        """Two parks whose deadline passes while they are handed out: them, the worker, the fds."""
-        for ms in (150, 1000, 10000):  # a busy machine needs more
-            maker, worker = self.client(), self.worker_of(more=2)
-            after = maker.now() + ms * MS
-            parks = [self.parked(maker, group=G, deadline=after, flags=flags) for _ in range(2)]
-            with contextlib.suppress(ConnectionError):
-                self.fire(*parks)
-            got = self.drained(worker)
-            if len(got) == 2 and not any(item.records[0].read & Code.TIMEOUT for item in got):
-                until(lambda: maker.now() > after + 20 * MS, "the deadline")
-                return parks, worker, self.kept[-2:]
-            worker.close()
-            for _, number, _ in parks:
-                maker.call(drop(number=number))
-        return self.fail("no hand-out within 10 s")
-
-    def test_s125_a_deadline_waits_for_a_hand_out_to_be_settled(self):
-        for flags in (ParkFlag(0), ParkFlag.DEADLINE_HAND):
-            (kept, dropped), worker, fds = self.handed_when_it_passes(flags)
-            self.idle(worker)
-            self.assertEqual(self.row(dropped[1]).state, ParkState.HANDED)
-            self.alive(kept[2])
-            self.alive(dropped[2])
-            self.ok(worker, acknowledge(kept[0]))
-            self.carries(fds[0], kept[2])
-            self.gives_back(worker, dropped[0], fds[1])
-            if flags:
-                record = self.owned(self.worker_of())[0].records[0]
-                self.assertEqual(record.token, dropped[0])
-                self.assertTrue((record.read | record.write) & Code.TIMEOUT)
-            else:
-                self.ended(dropped[2])
-
     # ---- How much, and to whom ----
 
     def test_s126_never_more_than_its_credit(self):
@@ -559,7 +311,7 @@ class Work(Groups, Bench):
         print(f"READYD_SEED={SEED}")
         numbers = random.Random(SEED)
         maker = self.client()
-        workers = [Model(self.worker_of(more=0, capacity=n)) for n in (1, 3, 20, 40)]
+        workers = [Model(self.worker_of(more=0, capacity=n), 0, n) for n in (1, 3, 20, 40)]
         fired, owned = set(), set()
 
         def look():
@@ -602,8 +354,7 @@ class Work(Groups, Bench):
             else:
                 until(settled, "credit and capacity are what they should be")
             look()
-        helper = Model(self.worker_of(more=1000))
-        workers.append(helper)
+        workers.append(Model(self.worker_of(more=1000), 1000, 1000))
         end = time.monotonic() + PATIENCE
         while owned != fired:
             self.assertLess(time.monotonic(), end, f"lost: {len(fired - owned)}")
@@ -617,69 +368,6 @@ class Work(Groups, Bench):
                     fd.close()
         until(settled, "credit and capacity are what they should be")
         self.assertEqual(self.rows(), {})
-
-    # ---- Workers that do not read, and that go ----
-
-    def test_a_worker_that_does_not_read_stops_nobody(self):
-        maker = self.client()
-        deaf = self.worker_of(more=3)
-        room = select.poll()
-        room.register(deaf.socket, select.POLLOUT)
-        while room.poll(300):
-            with contextlib.suppress(BlockingIOError):
-                deaf.send(*[sync()] * 2000, block=False)
-        worker = self.worker_of(more=20)
-        parks = [self.parked(maker, group=G) for _ in range(12)]
-        for _, _, b in parks:
-            b.send(b"x")
-        got = [self.owned(worker)[0].records[0].token for _ in range(9)]
-        deaf.close()
-        got += [self.owned(worker)[0].records[0].token for _ in range(3)]
-        self.assertEqual(sorted(got), sorted(secret for secret, _, _ in parks))
-
-    def test_detach(self):
-        maker, worker = self.client(), self.worker_of(more=9)
-        first, = self.fired(maker, 1)
-        _, fd = self.given(worker)
-        self.ok(worker, detach(G))
-        self.refused(worker, detach(G), Error.NOT_FOUND)
-        later, = self.fired(maker, 1)
-        self.idle(worker)
-        group = self.group()
-        self.assertEqual((group.workers, group.credit, group.capacity, group.ready, group.handed),
-                         (0, 0, 0, 1, 1))
-        self.ok(worker, acknowledge(first[0]))
-        self.carries(fd, first[2])
-        self.ok(worker, attach(G, 1))  # the credit from before is gone
-        self.assertEqual(self.owned(worker)[0].records[0].token, later[0])
-        self.fired(maker, 1)
-        self.idle(worker)
-        self.assertEqual(self.group().credit, 0)
-
-    def test_nothing_comes_after_the_answer_to_detach(self):
-        maker = self.client()
-        for turn in range(12):
-            worker = self.client()
-            parks = [self.parked(maker, group=G) for _ in range(8)]
-            self.ok(worker, attach(G, 16))
-            for _, _, b in parks[:turn]:
-                b.send(b"x")
-            serial, = worker.send(detach(G))
-            for _, _, b in parks[turn:]:
-                b.send(b"x")
-            worker.outcome(serial)
-            before = list(worker.handouts)
-            worker.handouts.clear()
-            self.serials(before)
-            self.idle(worker, seconds=0.02)
-            for message in before:
-                self.keep(Fd(message.fds[0]))
-                self.ok(worker, acknowledge(message.records[0].token))
-            gone = {message.records[0].token for message in before}
-            self.assertEqual(len(gone), len(before))
-            for secret, _, _ in parks:
-                if secret not in gone:
-                    self.ok(maker, drop(token=secret))
 
     # ---- Listing ----
 
@@ -715,9 +403,9 @@ class Work(Groups, Bench):
 class Model:
     """What a worker was promised, and has."""
 
-    def __init__(self, client):
-        self.client, self.credit, self.unsettled = client, 0, {}
-        self.capacity = 1
+    def __init__(self, client, credit, capacity):
+        self.client, self.credit, self.capacity = client, credit, capacity
+        self.unsettled = {}
 
     def gets(self, test, message):
         secret = message.records[0].token
@@ -726,27 +414,6 @@ class Model:
         test.assertNotIn(secret, self.unsettled)
         self.unsettled[secret] = test.keep(Fd(message.fds[0]))
         test.assertLessEqual(len(self.unsettled), UNSETTLED_MAX)
-
-
-def connect_to(address):
-    return Client(address, timeout=PATIENCE)
-
-
-@contextlib.contextmanager
-def full_table():
-    """No fd can be opened or received in here."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    extra = []
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))), hard))
-    try:
-        with contextlib.suppress(OSError):
-            while True:
-                extra.append(os.dup(0))
-        yield
-    finally:
-        for fd in extra:
-            os.close(fd)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 globals().update(variants(Work))

@@ -5,7 +5,6 @@ protocol/PROTOCOL.md), that nothing has changed then, and who has the fd. READYD
 """
 
 import os
-import socket
 import unittest
 
 from groups import G, USERS, Groups, as_user

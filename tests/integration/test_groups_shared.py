@@ -1,29 +1,31 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Groups and users: nothing is shared without a rule, and each right gives what it says, and no more
+"""Groups and users: nothing is shared without a rule, and each right gives what it says, no more
 (sections 10 and 11.10 of protocol/PROTOCOL.md, S-127). Needs root, to be several users. READYD
-names the daemon.
+names the daemon; READYD_SEED, if set, says what the random numbers begin with.
 """
 
 import os
+import random
 import signal
+import time
 import unittest
 
 from daemon import Daemon
 from groups import USERS, Forked, Groups, as_user, shared
-from parks import PATIENCE, Bench, BenchOfDeaths, connect, token, until
+from parks import PATIENCE, Bench, BenchOfDeaths, Fd, connect, token, until
 from readyd_client import (
     ALL_UIDS, Client, Code, Error, ParkState, Quota, acknowledge, attach, claim, detach, drop, held,
     park, take)
 
+SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
 A, B, C = USERS
 WEB = b"web"
 GID = 4321
 CONFIG = f"trusted: {list(USERS)}\npark-max-age: 0s\n"
-RULES = shared(
-    web={"park": [A, B], "take": [B, C], "list": [C]},
-    parkers={"park": [A]}, takers={"take": [B]}, listers={"list": [C]},
-    members={"park": [f"@{GID}"], "take": [f"@{GID}"]})
+RIGHTS = {"web": {"park": [A, B], "take": [B, C], "list": [C]}, "parkers": {"park": [A]},
+          "takers": {"take": [B]}, "listers": {"list": [C]}}
+RULES = shared(**RIGHTS, members={"park": [f"@{GID}"], "take": [f"@{GID}"]})
 
 
 SEVERAL = unittest.skipIf(os.getuid() != 0, "needs root, to be several users")
@@ -151,12 +153,12 @@ class Shared(People, Bench):
     def test_s127_who_may_only_park(self):
         a, root = self.person(A), self.client()
         secret, number, peer = self.parked(a, group=b"parkers", name=b"n")
-        _, foreign, _ = self.parked(root, group=b"parkers", name=b"n")
+        _, foreign, _ = self.parked(root, group=b"parkers", name=b"m")
         self.assertEqual((self.row(number).shared, self.row(number).uid), (1, A))
         self.refused(a, attach(b"parkers", 1), Error.ACCESS)
         self.refused(a, detach(b"parkers"), Error.NOT_FOUND)
         for make in (take, drop):
-            self.refused(a, make(name=b"n", group=b"parkers"), Error.ACCESS)
+            self.refused(a, make(name=b"m", group=b"parkers"), Error.ACCESS)
             self.refused_with(a, make(number=foreign), Error.ACCESS, Error.NOT_FOUND)
         self.assertEqual(self.sees(a), {number})  # his own
         self.assertNotIn((b"parkers", ALL_UIDS), self.names(a))
@@ -167,6 +169,11 @@ class Shared(People, Bench):
         self.assertEqual(message.records[0].token, secret)
         self.carries(fd, peer)
         self.idle(a)  # its maker is not told
+        for by in ("token", "number", "name"):  # he takes back what is his own
+            secret, number, peer = self.parked(a, group=b"parkers", name=b"n")
+            _, fd = self.taken(a, **{"token": {"token": secret}, "number": {"number": number},
+                                     "name": {"name": b"n", "group": b"parkers"}}[by])
+            self.carries(fd, peer)
 
     def test_s127_who_may_only_take(self):
         b, root = self.person(B), self.client()
@@ -350,6 +357,76 @@ class Shared(People, Bench):
         group = self.shared_group(WEB, c)
         self.assertEqual((group.parks, group.workers, group.credit, group.capacity), (2, 1, 3, 3))
 
+    # ---- At random ----
+
+    def test_s127_at_random(self):
+        """Whatever they try, nobody has or sees what no rule gives him."""
+        print(f"READYD_SEED={SEED}")
+        numbers = random.Random(SEED)
+        people = {uid: self.person(uid) for uid in USERS}
+        groups = [*(name.encode() for name in RIGHTS), b"own"]
+        made = {}  # by token: number, uid, group, peer
+        got = {uid: 0 for uid in USERS}
+
+        def look():
+            for uid, client in people.items():
+                client.sync()
+                while client.handouts:
+                    message = client.handouts.pop(0)
+                    fd = Fd(message.fds[0])
+                    secret = message.records[0].token
+                    _, maker, group, peer = made.pop(secret)
+                    self.assertTrue(can(uid, "take", group, maker), f"{uid} got {maker}'s {group}")
+                    self.ok(client, acknowledge(secret))
+                    self.carries(fd, peer)
+                    fd.close()
+                    got[uid] += 1
+
+        for turn in range(300):
+            uid, group = numbers.choice(USERS), numbers.choice(groups)
+            client, what = people[uid], numbers.choice(("park", "attach", "take", "drop", "list"))
+            if what == "park":
+                a, b = self.pair()
+                b.send(b"x")
+                secret = token()
+                made[secret] = None, uid, group, b
+                outcome = client.call(park(a, secret, group=group, name=b"%d" % turn))
+                a.close()
+                self.assertEqual(outcome.error, Error.OK if can(uid, "park", group, uid)
+                                 else Error.ACCESS)
+                made[secret] = outcome.value, uid, group, b
+                if outcome.error:
+                    del made[secret]
+            elif what == "attach":
+                error = client.call(attach(group, 1, 1)).error
+                self.assertIn(error, (Error.OK, Error.INVALID) if can(uid, "take", group, uid)
+                              else (Error.ACCESS,))
+            elif what == "list":
+                look()
+                self.assertEqual(self.sees(client), {
+                    number for number, maker, where, _ in made.values()
+                    if maker == uid or can(uid, "list", where, maker)})
+                self.assertLessEqual({item.row.uid for item in client.groups()}, {uid, ALL_UIDS})
+            elif made:
+                look()
+                secret = numbers.choice(list(made))
+                number, maker, where, peer = made[secret]
+                by = numbers.choice(({"token": secret}, {"number": number}))
+                outcome = client.call((take if what == "take" else drop)(**by))
+                if outcome.error == Error.OK:
+                    self.assertTrue(maker == uid or can(uid, "take", where, maker), where)
+                if outcome.error == Error.OK and what == "take":
+                    os.close(client.handout(outcome.answer.serial).fds[0])
+                    self.ok(client, acknowledge(secret))
+                if outcome.error == Error.OK:
+                    self.ended(peer)
+                    del made[secret]
+                elif maker == uid or can(uid, "take", where, maker):
+                    # it went to a worker in this moment
+                    self.assertEqual(outcome.error, Error.NOT_FOUND)
+            look()
+        self.assertGreater(min(got.values()), 0)
+
     # ---- Reload ----
 
     def reload(self, rules):
@@ -412,6 +489,15 @@ class Shared(People, Bench):
         secret, _, peer = self.parked(a, group=WEB)
         peer.send(b"x")
         self.assertEqual(self.owned(b)[0].records[0].token, secret)
+
+
+def can(uid, right, group, maker):
+    """Whether this user has that right to what `maker` has parked in a group of this name."""
+    rights = RIGHTS.get(group.decode(), {})
+    shares = [each for each in (uid, maker) if any(each in who for who in rights.values())]
+    if not shares:
+        return uid == maker
+    return uid in shares and maker in shares and uid in rights.get(right, ())
 
 
 def works_as(say, _, address, uid, group):
