@@ -72,13 +72,16 @@ part_valgrind() {
 	! grep -h '^==' "$logs"/valgrind.[0-9]* | grep -v 'unimplemented fcntl command'
 }
 
-# Programs on libreadyd while the daemon, its loop, or its holders are killed: 10,000 times each.
+# Programs on libreadyd, and workers of groups, while they, the daemon, its loop, or its holders are
+# killed: 10,000 times each.
 part_kills() {
 	READYD=$top/build/daemon/readyd READYD_DAEMON=$top/build/daemon/readyd READYD_BUILD=$top/build \
 		READYD_KILLS=${READYD_KILLS:-10000} python3 tests/integration/test_resume.py &&
 		READYD=$top/build/daemon/readyd READYCTL=$top/build/client-lib/ctl/readyctl \
 			READYD_BUILD=$top/build READYD_KILLS=${READYD_KILLS:-10000} \
-			python3 tests/integration/test_park.py
+			python3 tests/integration/test_park.py &&
+		READYD=$top/build/daemon/readyd READYD_KILLS=${READYD_KILLS:-10000} \
+			python3 tests/integration/test_groups_deaths.py
 }
 
 # The loop dies at each step of what it does for parks, and the next one at each of its own.

@@ -277,9 +277,9 @@ class Dying(Attached):
     def __init__(self, d, number, log, seed, immortal):
         self.number, self.log = number, log
         self.numbers = random.Random(seed)
-        mortal = not immortal and self.numbers.random() < 0.5
+        mortal = not immortal and self.numbers.random() < 0.7
         self.where = self.numbers.choice(STEPS) if mortal else None
-        self.steps_left = self.numbers.randint(1, 4)
+        self.steps_left = self.numbers.randint(1, 3)
         self.known = set()
         super().__init__(d, self.numbers.randint(1, 4))
 
@@ -467,7 +467,7 @@ class Soak:
             pass
         for what, number, secret in NOTE.iter_unpack(data):
             job = self.jobs.get(secret) or self.past.get(secret)
-            assert job, "a worker got what nobody has fired"
+            assert job, f"a worker got what nobody has fired: {what} {number} {secret.hex()} {len(data)}"
             job.notes[what].append(number)
 
     # The end.
