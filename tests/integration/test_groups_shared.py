@@ -525,6 +525,22 @@ class Inspect(People, Bench):
 
 
 @SEVERAL
+class Unread(People, Bench):
+    rules = RULES + "limits: {fds-unread: 2}\n"
+
+    def test_hand_outs_are_charged_to_the_worker(self):
+        a, b, c = self.people()
+        self.fire(*(self.parked(a, group=WEB) for _ in range(6)))
+        for client in (b, c):
+            self.works(client, WEB)
+            got = self.drained(client)
+            self.assertEqual(len(got), 2)
+            self.ok(client, acknowledge(got[0].records[0].token))
+            self.assertEqual(len(self.drained(client)), 1)
+        self.assertEqual(self.shared_group(WEB).handed, 4)
+
+
+@SEVERAL
 class AfterDeaths(People, BenchOfDeaths):
     def test_shared_after_a_death(self):
         with self.again():
