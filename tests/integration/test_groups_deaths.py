@@ -467,7 +467,7 @@ class Soak:
             pass
         for what, number, secret in NOTE.iter_unpack(data):
             job = self.jobs.get(secret) or self.past.get(secret)
-            assert job, f"a worker got what nobody has fired: {what} {number} {secret.hex()} {len(data)}"
+            assert job, f"worker {number} got what nobody has fired"
             job.notes[what].append(number)
 
     # The end.
