@@ -95,6 +95,42 @@ class Work(Groups, Bench):
             message, _ = self.owned(client)
             self.assertEqual(message.records[0].token, secret)
 
+    def test_parked_again_and_again(self):
+        """As between the requests of one connection: also with the token from before, and all of a
+        worker's requests in one datagram."""
+        maker = self.client()
+        workers = [self.worker_of(), self.worker_of()]
+        secret, number, b = self.parked(maker, group=G)
+        numbers = {number}
+        for turn in range(60):
+            b.send(b"%d" % turn)
+            until(lambda: any(client.receive(0) for client in workers), "a HANDOUT")
+            worker, = [client for client in workers if client.handouts]
+            message, fd = self.given(worker)
+            self.assertEqual((message.records[0].token, message.records[0].park),
+                             (secret, number))
+            again = secret if turn % 2 else token()
+            options = {"group": G, "note": b"%d" % turn}
+            if turn % 3:
+                self.ok(worker, acknowledge(secret))
+                self.assertEqual(os.read(fd.fileno(), 100), b"%d" % turn)
+                number = self.ok(worker, park(fd, again, **options)).value
+                fd.close()
+                self.ok(worker, attach(G, 1))
+            else:
+                self.assertEqual(os.read(fd.fileno(), 100), b"%d" % turn)
+                outcomes = worker.call(acknowledge(secret), park(fd, again, **options),
+                                       attach(G, 1))
+                self.assertEqual([item.error for item in outcomes], [Error.OK] * 3)
+                number = outcomes[1].value
+                fd.close()
+            secret = again
+            self.assertNotIn(number, numbers)
+            numbers.add(number)
+        self.idle(*workers)
+        self.alive(b)
+        self.assertEqual(list(self.rows()), [number])
+
     def test_only_what_is_ready_and_in_the_group(self):
         workers = [self.worker_of(more=8), self.worker_of(b"h", 8)]
         maker = self.client()

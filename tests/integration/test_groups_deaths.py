@@ -8,20 +8,22 @@ with and how many processes are killed.
 """
 
 import collections
+import contextlib
 import os
 import random
 import select
 import signal
 import socket
 import struct
+import tempfile
 import time
 import unittest
 
 from groups import G, Forked, Groups
-from parks import PATIENCE, BenchOfDeaths, token, until, variants
+from parks import PATIENCE, BenchOfDeaths, Fd, token, until, variants
 from readyd_client import (
     NO_TOKEN, Client, Code, ConnectionEnded, Error, ParkFlag, ParkState, acknowledge, attach, claim,
-    held)
+    held, park)
 from test_parks_deaths import Steady
 
 SEED = int(os.environ.get("READYD_SEED", str(time.time_ns())))
@@ -173,6 +175,56 @@ class Deaths(Groups, BenchOfDeaths):
             self.assertEqual(set(groups), {G, b"h", b"n" * 255, "gr\u00fcn".encode()})
             self.assertEqual((groups[G].parks, groups[G].ready, groups[b"h"].parks,
                               groups[b"h"].ready), (2, 1, 1, 0))
+
+    def test_a_description_that_is_parked_twice(self):
+        maker = self.again_client()
+        a, b = self.pair()
+        file = self.keep(tempfile.TemporaryFile())
+        secret = token()
+        number = self.ok(maker, park(a, secret, group=G)).value
+        self.ok(maker, park(file, token(), group=G, flags=ParkFlag.HOLD_ONLY))
+        worker = self.again_client()
+        for death in range(4):
+            self.kill_loop()
+            client = self.again_client()
+            self.assertEqual(self.ok(client, park(a, secret, group=G)).value, number)
+            for fd, flags in ((a, ParkFlag(0)), (file, ParkFlag.HOLD_ONLY)):
+                with contextlib.closing(Fd(os.dup(fd.fileno()))) as copy:
+                    self.refused(client, park(copy, token(), group=G, flags=flags), Error.EXISTS)
+            if death == 1:  # and now it is handed out
+                b.send(b"x")
+                self.ready_row(number)
+                self.ok(worker := self.again_client(), attach(G, 1))
+                self.given(worker)
+        back = self.comes_back(worker)
+        self.ok(back, held((secret, 1)))
+        self.ok(back, park(a, token(), group=G))
+
+    def test_a_deadline_passes_while_it_is_handed_out_and_the_loop_dies(self):
+        client = self.again_client()
+        kept, dropped, hand = [
+            self.parked(client, group=G, deadline=client.now() + 1500 * MS, flags=flags)
+            for flags in (ParkFlag(0), ParkFlag(0), ParkFlag.DEADLINE_HAND)]
+        worker = self.again_client()
+        self.ok(worker, attach(G, 3))
+        self.fire(kept, dropped, hand)
+        fds = [self.given(worker)[1] for _ in range(3)]
+        self.kill_loop()
+        until(lambda: client.now() > self.rows()[hand[1]].row.deadline, "the deadline")
+        for _, _, b in (kept, dropped, hand):
+            self.alive(b)
+        for fd in fds[1:]:
+            fd.close()
+        other = self.again_client()
+        self.ok(other, attach(G, 3))
+        self.ok(self.comes_back(worker), held((kept[0], 1), (NO_TOKEN, 0)))
+        self.carries(fds[0], kept[2])
+        self.ended(dropped[2])
+        message, fd = self.owned(other)
+        self.assertEqual(message.records[0].token, hand[0])
+        self.assertTrue((message.records[0].read | message.records[0].write) & Code.TIMEOUT)
+        self.carries(fd, hand[2])
+        self.idle(other)
 
     def test_a_deadline_that_passes_while_there_is_no_loop(self):
         client = self.again_client()

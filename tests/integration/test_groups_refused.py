@@ -4,14 +4,15 @@
 protocol/PROTOCOL.md), that nothing has changed then, and who has the fd. READYD names the daemon.
 """
 
+import contextlib
 import os
 import unittest
 
 from groups import G, USERS, Groups, as_user
-from parks import PATIENCE, Bench, token, until, variants
+from parks import PATIENCE, Bench, Fd, token, until, variants
 from readyd_client import (
-    NO_TOKEN, Attach, Error, Fatal, Flag, Message, Park, Type, attach, claim, detach, drop, encode,
-    held, park, sync, take)
+    NO_TOKEN, Attach, Error, Fatal, Flag, Message, Park, ParkFlag, Type, attach, claim, detach,
+    drop, encode, held, list_rows, park, sync, take)
 
 CONTROL = (b"\0", b"a\0", b"\0a", b"a\nb", b"\x1b[0m", b"\x01", b"\x1f", b"\x7f", b"a\tb")
 ALLOWED = (b" ", b"g", b"G", b"a b", b"/", b"\"'\\", b"n" * 255, "gr\u00fcn".encode(), b"\xff\xfe")
@@ -165,6 +166,34 @@ class Refused(Groups, Bench):
             self.ended(b)
         self.assertIsNone(self.group())
 
+    # ---- LIST_GROUPS ----
+
+    def test_any_cursor(self):
+        client = self.client()
+        for n in range(5):
+            self.parked(client, group=b"g%d" % n)
+        for cursor in (0, 1, 2**31, 2**32 - 1, 2**32, 2**63 - 1, 2**63, 2**64 - 2, 2**64 - 1):
+            for limit in (0, 1, 2**32 - 1):
+                reply = client.reply(client.send(
+                    list_rows(Type.LIST_GROUPS, cursor=cursor, limit=limit, session=7, pid=1,
+                              id=3))[0])
+                self.assertEqual(reply.type, Type.GROUPS)
+                self.assertLessEqual(len(reply.records), 5)
+        self.assertEqual(len(list(client.groups())), 5)
+
+    def test_more_than_one_message_of_rows(self):
+        client = self.client()
+        names = {(b"%d" % n).ljust(255, b"n") for n in range(250)}
+        for name in names:
+            self.parked(client, group=name)
+        for limit in (0, 7, 2000):
+            found = [item.name for item in client.groups(limit=limit)]
+            self.assertEqual(len(found), 250)
+            self.assertEqual(set(found), names)
+        for number in self.rows():
+            self.ok(client, drop(number=number))
+        self.assertEqual(list(client.groups()), [])
+
     # ---- PARK ----
 
     def test_names_of_parks_and_their_groups(self):
@@ -260,6 +289,53 @@ class Refused(Groups, Bench):
         self.gives_back(worker, secret, fd)
         _, fd = self.taken(client, token=secret)
         self.ok(client, park(fd, token(), group=G))
+
+    def test_two_files_are_two_descriptions_and_a_copy_is_one(self):
+        """Whatever the kernel can tell of them: eventfds share an inode, files cannot be polled."""
+        client = self.client()
+        path = os.path.join(self.d.folder, "file")
+        for opened, flags in ((lambda: os.eventfd(0), ParkFlag(0)),
+                              (lambda: os.eventfd(0), ParkFlag.HOLD_ONLY),
+                              (lambda: os.open("/dev/null", os.O_RDWR), ParkFlag.HOLD_ONLY),
+                              (lambda: os.open(path, os.O_RDWR | os.O_CREAT), ParkFlag.HOLD_ONLY)):
+            fds = [self.keep(Fd(opened())) for _ in range(2)]
+            for fd in fds:
+                self.ok(client, park(fd, token(), group=G, flags=flags))
+            for fd in fds:
+                with contextlib.closing(Fd(os.dup(fd.fd))) as copy:
+                    for other in (ParkFlag(0), ParkFlag.HOLD_ONLY):
+                        outcome = client.call(park(copy, token(), flags=other))
+                        self.assertIn(outcome.error, (Error.EXISTS,) if other == flags
+                                      else (Error.EXISTS, Error.NOT_POLLABLE))
+        self.assertEqual(len(self.rows()), 8)
+
+    def test_one_description_twice_in_one_datagram(self):
+        client = self.client()
+        a, b = self.pair()
+        secrets = [token() for _ in range(3)]
+        outcomes = client.call(park(a, secrets[0], group=G), park(a, secrets[1], group=G),
+                               park(a, secrets[0], group=G))
+        self.assertEqual([item.error for item in outcomes], [Error.OK, Error.EXISTS, Error.OK])
+        self.assertEqual(outcomes[0].value, outcomes[2].value)
+        self.refused(client, take(token=secrets[1]), Error.NOT_FOUND)
+        outcomes = client.call(drop(token=secrets[0]), park(a, secrets[2], group=G))
+        self.assertEqual([item.error for item in outcomes], [Error.OK, Error.OK])
+        a.close()
+        _, fd = self.taken(client, token=secrets[2])
+        self.carries(fd, b)
+
+    def test_refused_for_another_reason_it_is_not_parked(self):
+        client = self.client()
+        self.parked(client, group=G, name=b"n")
+        a, b = self.pair()
+        for options in ({"name": b"n"}, {"name": b"\n"}, {"interest": 0}, {"deadline": -1}):
+            self.assertNotEqual(client.call(park(a, token(), group=G, **options)).error, Error.OK)
+        self.ok(client, park(a, token(), group=G))
+        # and one whose deadline has passed is not, either
+        c, d = self.pair()
+        self.ok(client, park(c, token(), group=G, deadline=1))
+        self.ended(d)
+        until(lambda: client.call(park(c, token(), group=G)).error == Error.OK, "the park is gone")
 
     def test_a_watched_description_can_be_parked(self):
         client = self.client()
