@@ -99,7 +99,7 @@ class Groups:
 class Forked:
     """A process that runs a function of the test, with the fds in `keep` and no others of it, and
     then lives until it is killed, or closed. The function gets `say` and `heard` first: one says a
-    line, the other waits for one."""
+    line, the other waits for one. What it returns lives as long."""
 
     def __init__(self, function, *arguments, keep=()):
         said, say = os.pipe()
@@ -165,9 +165,10 @@ def close_all_but(fds):
 def run_forked(function, arguments, say, hear, keep):
     try:
         close_all_but([say, hear, *keep])
-        function(lambda *words: os.write(say, (" ".join(map(str, words)) + "\n").encode()),
-                 lambda: os.read(hear, 1), *arguments)
+        kept = function(lambda *words: os.write(say, (" ".join(map(str, words)) + "\n").encode()),
+                        lambda: os.read(hear, 1), *arguments)
         os.read(hear, 1)
+        del kept
     except BaseException:  # pylint: disable=broad-exception-caught
         with contextlib.suppress(OSError):
             os.write(say, f"{traceback.format_exc()!r}\n".encode())

@@ -251,6 +251,7 @@ class Deaths(Groups, BenchOfDeaths):
             client.call(attach(G, 2)).check()
             for _ in range(2):
                 say(client.handout(0).records[0].park)
+            return client
 
         for first in ("loop", "worker", "both"):
             client = self.again_client()

@@ -54,6 +54,7 @@ class Ends(Groups, Bench):
             client.call(attach(G, 3)).check()
             for _ in range(3):
                 say(client.handout(0).records[0].park)
+            return client
 
         maker = self.client()
         parks = [self.parked(maker, group=G) for _ in range(4)]
