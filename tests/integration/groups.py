@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 
 from parks import PATIENCE, Fd, connect, until
@@ -92,8 +93,24 @@ class Groups:
         """None of these belongs to a TAKE."""
         self.assertEqual({message.serial for message in messages} - {0}, set())
 
+    def sleeps(self):
+        """The loop has nothing to do, and does nothing: no end of a connection was missed."""
+        def quiet():
+            before = self.d.loop(), processor_time(self.d.loop())
+            time.sleep(0.2)
+            return before == (self.d.loop(), processor_time(self.d.loop()))
+
+        until(quiet, "an idle loop", 8)  # before its keeper would count it as stuck
+
     def forked(self, function, *arguments, keep=()):
         return self.keep(Forked(function, *arguments, keep=keep))
+
+
+def processor_time(pid):
+    """In ticks."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        fields = f.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
 
 
 class Forked:

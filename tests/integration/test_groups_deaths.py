@@ -294,6 +294,7 @@ class Deaths(Groups, BenchOfDeaths):
             run.go()
         finally:
             run.close()
+        self.sleeps()
         with self.again() as client:
             self.assertEqual(client.status()[0].restarts - before, run.loops,
                              "no loop died by itself")
@@ -317,6 +318,7 @@ class DeathsOfWorkers(Groups, BenchOfDeaths):
             run.go()
         finally:
             run.close()
+        self.sleeps()
 
 
 GOT, ASKED, OWNED, BACK = 1, 2, 3, 4  # what workers log of a token
