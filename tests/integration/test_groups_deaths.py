@@ -93,6 +93,29 @@ class Attached(Steady):
 class Deaths(Groups, BenchOfDeaths):
     # ---- The loop dies ----
 
+    def setUp(self):
+        super().setUp()
+        self.made = []
+
+    def parked(self, client, **options):
+        result = super().parked(client, **options)
+        self.made.append(result[0])
+        return result
+
+    def claim_all(self):
+        """As section 12.6 says: the loop may have died before it noted its answers."""
+        with self.again() as client:
+            if self.made:
+                client.call(claim(*self.made))
+
+    def killed(self):
+        self.kill_loop()
+        self.claim_all()
+
+    def settle(self):
+        self.claim_all()
+        super().settle()
+
     def comes_back(self, old, **options):
         return self.again_client(handle=old.handle, **options)
 
@@ -104,7 +127,7 @@ class Deaths(Groups, BenchOfDeaths):
         self.fire(parks[0])
         self.owned(worker)
         for secret, _, b in parks[1:]:
-            self.kill_loop()
+            self.killed()
             worker = self.comes_back(worker)
             b.send(b"x")
             number = next(number for known, number, _ in parks if known == secret)
@@ -127,7 +150,7 @@ class Deaths(Groups, BenchOfDeaths):
             self.fire(*parks)
             got = [self.given(worker) for _ in range(2)]  # the third is not received
             for _ in range(2):
-                self.kill_loop()
+                self.killed()
                 other = self.again_client()
                 self.ok(other, attach(G, 9))
                 self.idle(other)
@@ -164,7 +187,7 @@ class Deaths(Groups, BenchOfDeaths):
         before = {number: (item.group, item.name, item.row.shared, item.row.uid, item.row.cookie)
                   for number, item in self.rows().items()}
         for _ in range(3):
-            self.kill_loop()
+            self.killed()
             until(lambda: len(self.rows()) == len(before), "all parks")
             self.ready_row(parks[0][1])
             self.assertEqual({number: (item.group, item.name, item.row.shared, item.row.uid,
@@ -185,7 +208,7 @@ class Deaths(Groups, BenchOfDeaths):
         self.ok(maker, park(file, token(), group=G, flags=ParkFlag.HOLD_ONLY))
         worker = self.again_client()
         for death in range(4):
-            self.kill_loop()
+            self.killed()
             client = self.again_client()
             self.assertEqual(self.ok(client, park(a, secret, group=G)).value, number)
             for fd, flags in ((a, ParkFlag(0)), (file, ParkFlag.HOLD_ONLY)):
@@ -209,7 +232,7 @@ class Deaths(Groups, BenchOfDeaths):
         self.ok(worker, attach(G, 3))
         self.fire(kept, dropped, hand)
         fds = [self.given(worker)[1] for _ in range(3)]
-        self.kill_loop()
+        self.killed()
         until(lambda: client.now() > self.rows()[hand[1]].row.deadline, "the deadline")
         for _, _, b in (kept, dropped, hand):
             self.alive(b)
@@ -234,8 +257,8 @@ class Deaths(Groups, BenchOfDeaths):
         os.kill(client.welcome.pid, signal.SIGKILL)
         until(lambda: client.now() > when, "the deadline")
         self.next_loop(client.welcome.pid)
+        self.claim_all()
         worker = self.again_client()
-        self.ok(worker, claim(hand))
         self.ok(worker, attach(G, 2))
         message, fd = self.owned(worker)
         self.assertEqual((message.records[0].token,
@@ -262,18 +285,19 @@ class Deaths(Groups, BenchOfDeaths):
             self.assertEqual([worker.line(), worker.line()],
                              [str(number) for _, number, _ in parks[:2]])
             if first == "loop":
-                self.kill_loop()
+                self.killed()
                 until(lambda: len(self.rows()) == 3, "all parks")
                 self.assertEqual({self.row(number).worker_pid for _, number, _ in parks[:2]},
                                  {worker.pid})
                 worker.kill()
             elif first == "worker":
                 worker.kill()
-                self.kill_loop()
+                self.killed()
             else:
                 os.kill(client.welcome.pid, signal.SIGKILL)
                 worker.kill()
                 self.next_loop(client.welcome.pid)
+                self.claim_all()
             other = self.again_client()
             self.ok(other, claim(*(secret for secret, _, _ in parks)))
             self.ok(other, attach(G, 9))

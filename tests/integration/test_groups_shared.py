@@ -407,8 +407,7 @@ class Shared(People, Bench):
                     number for number, maker, where, _ in made.values()
                     if maker == uid or can(uid, "list", where, maker)})
                 self.assertLessEqual({item.row.uid for item in client.groups()}, {uid, ALL_UIDS})
-            elif made:
-                look()
+            elif look() or made:
                 secret = numbers.choice(list(made))
                 number, maker, where, peer = made[secret]
                 by = numbers.choice(({"token": secret}, {"number": number}))
@@ -546,7 +545,8 @@ class AfterDeaths(People, BenchOfDeaths):
         with self.again():
             a = self.person(A)
             secret, number, peer = self.parked(a, group=WEB, name=b"n")
-            mine = self.parked(a, group=b"takers", name=b"n")[1]  # A's own world
+            # in A's own world
+            own, mine, _ = self.parked(a, group=b"takers", name=b"n")
         for _ in range(2):
             self.kill_loop()
             until(lambda: set(self.rows()) == {number, mine}, "all parks")
@@ -554,7 +554,7 @@ class AfterDeaths(People, BenchOfDeaths):
             self.assertEqual([(rows[n].group, rows[n].row.shared, rows[n].row.uid)
                               for n in (number, mine)], [(WEB, 1, A), (b"takers", 0, A)])
         a, b, c = self.people()
-        self.ok(a, claim(secret))
+        self.ok(a, claim(secret, own))
         self.assertEqual(self.names(c), {(WEB, ALL_UIDS)})
         self.works(b, b"takers")
         self.works(b, WEB)
