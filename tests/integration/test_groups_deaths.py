@@ -205,12 +205,14 @@ class Deaths(Groups, BenchOfDeaths):
         file = self.keep(tempfile.TemporaryFile())
         secret = token()
         number = self.ok(maker, park(a, secret, group=G)).value
-        self.ok(maker, park(file, token(), group=G, flags=ParkFlag.HOLD_ONLY))
+        other = token()
+        self.ok(maker, park(file, other, group=G, flags=ParkFlag.HOLD_ONLY))
         worker = self.again_client()
         for death in range(4):
             self.killed()
             client = self.again_client()
             self.assertEqual(self.ok(client, park(a, secret, group=G)).value, number)
+            self.ok(client, claim(other))
             for fd, flags in ((a, ParkFlag(0)), (file, ParkFlag.HOLD_ONLY)):
                 with contextlib.closing(Fd(os.dup(fd.fileno()))) as copy:
                     self.refused(client, park(copy, token(), group=G, flags=flags), Error.EXISTS)
