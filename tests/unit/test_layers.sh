@@ -38,7 +38,7 @@ may() {
 	daemon/keeper/*:client-lib/*) return 1 ;;
 	daemon/keeper/*:*) ;;
 	client-lib/ctl/*:client-lib/ctl/* | client-lib/ctl/*:client-lib/readyd.h) ;;
-	client-lib/examples/*:client-lib/readyd.h) ;;
+	client-lib/examples/*:client-lib/examples/* | client-lib/examples/*:client-lib/readyd.h) ;;
 	client-lib/ctl/* | client-lib/examples/*) return 1 ;;
 	client-lib/*:client-lib/* | client-lib/*:protocol/*) ;;
 	systemd/*:systemd/* | systemd/*:daemon/*) ;;
