@@ -8,7 +8,7 @@
 BUILD_PACKAGES="gcc libc6-dev meson ninja-build pkg-config libyaml-dev libjansson-dev
 	libsystemd-dev"
 TEST_PACKAGES="$BUILD_PACKAGES clang clang-format libclang-rt-dev libcmocka-dev g++ python3 mandoc
-	strace codespell shellcheck binutils systemd"
+	strace codespell shellcheck binutils systemd socat"
 
 # What the tests are built with. The quickstart needs none of it, and does not mind.
 TEST_OPTIONS="-Dtests=enabled -Dwerror=true"
