@@ -4,8 +4,8 @@
 #
 #   sh tests/bench/run.sh [--build FOLDER] [--json FILE] [NAME]...
 #
-# NAME is restart, keeper, storm or parks; all, if none is named. Prints a table; with --json, writes the
-# same figures to FILE. Builds, optimized, in build/bench, or in FOLDER. A quiet machine gives the
+# NAME is restart, keeper, storm, parks or http; all, if none is named. Prints a table; with --json, writes
+# the same figures to FILE. Builds, optimized, in build/bench, or in FOLDER. A quiet machine gives the
 # better figures; those marked "x" are ratios, which hold on a busy one, too. The exit status says
 # whether all of it ran, not whether the aims are met.
 set -u
@@ -23,7 +23,7 @@ while [ $# -gt 0 ]; do
 		json=${2:?--json needs a file}
 		shift
 		;;
-	restart | keeper | storm | parks) names="$names $1" ;;
+	restart | keeper | storm | parks | http) names="$names $1" ;;
 	*)
 		echo "run.sh: there is no benchmark \"$1\"" >&2
 		exit 2
@@ -31,13 +31,14 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-names=${names:-restart keeper storm parks}
+names=${names:-restart keeper storm parks http}
 
 # shellcheck disable=SC2086
 need $BUILD_PACKAGES && build "$b" --buildtype=release -Dtests=disabled || exit 1
 READYD=$(cd "$b" && pwd)/daemon/readyd
+READYD_HTTP=$(cd "$b" && pwd)/client-lib/examples/http
 TMPDIR=$(mktemp -d) || exit 1
-export READYD TMPDIR
+export READYD READYD_HTTP TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 trap 'exit 1' INT TERM
 
