@@ -334,7 +334,7 @@ struct side {
 	double park[2][ROUNDS], take[2][ROUNDS]; /* one at a time, eight; ns each */
 };
 
-static void measure_side(struct side *s, unsigned which, unsigned round, int fd)
+static void measure_side(struct side *s, unsigned which, unsigned round, const int *fds)
 {
 	unsigned n = which ? AT_ONCE : 1;
 	uint8_t tokens[AT_ONCE][WIRE_TOKEN_SIZE];
@@ -344,7 +344,7 @@ static void measure_side(struct side *s, unsigned which, unsigned round, int fd)
 		(void)getrandom(tokens, sizeof(tokens), 0);
 		begin = bench_now();
 		for (unsigned i = 0; i < n; i++)
-			add_park(&s->c, tokens[i], fd);
+			add_park(&s->c, tokens[i], fds[i]);
 		send_all(&s->c);
 		await(&s->c, n, 0);
 		park += bench_now() - begin;
@@ -380,15 +380,17 @@ static void compare(const char *what, double *with, double *without)
 static void measure_costs(void)
 {
 	static struct side sides[2]; /* with, without */
-	int fd = new_fd();
+	int fds[AT_ONCE];
 
+	for (unsigned i = 0; i < AT_ONCE; i++)
+		fds[i] = new_fd();
 	for (unsigned i = 0; i < 2; i++) {
 		bench_daemon_start(&sides[i].daemon, i == 0);
 		open_client(&sides[i].c, &sides[i].daemon);
 	}
 	for (unsigned round = 0; round < ROUNDS; round++)
 		for (unsigned i = 0; i < 4; i++)
-			measure_side(&sides[(i ^ round) & 1], i >> 1, round, fd);
+			measure_side(&sides[(i ^ round) & 1], i >> 1, round, fds);
 	compare("PARK", sides[0].park[0], sides[1].park[0]);
 	compare("PARK, 8 at once", sides[0].park[1], sides[1].park[1]);
 	compare("TAKE and ACKNOWLEDGE", sides[0].take[0], sides[1].take[0]);
@@ -397,7 +399,8 @@ static void measure_costs(void)
 		(void)close(sides[i].c.fd);
 		bench_daemon_stop(&sides[i].daemon);
 	}
-	(void)close(fd);
+	for (unsigned i = 0; i < AT_ONCE; i++)
+		(void)close(fds[i]);
 }
 
 int main(void)
