@@ -50,6 +50,7 @@ part_sanitize() {
 	READYD=$s/daemon/readyd "$s/tests/conformance/conformance" --full --backend epoll \
 		--also "$logs/sanitize-unit.log" || status=1
 	unset ASAN_OPTIONS UBSAN_OPTIONS
+	READYD_PART=1 sh tests/run.sh sanitize || status=1
 	return $status
 }
 

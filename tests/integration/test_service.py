@@ -97,6 +97,17 @@ class Service:
         shutil.rmtree(self.folder)
 
 
+def connected(path):
+    """A connection, as soon as the daemon listens."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return Client(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            assert time.monotonic() < end, "nobody listens"
+            time.sleep(0.01)
+
+
 class Notify(unittest.TestCase):
     def life(self, *arguments):
         with Service(*arguments) as s:
@@ -174,9 +185,7 @@ class Notify(unittest.TestCase):
             s.arguments += ("--socket", s.path)
             s.environment["NOTIFY_SOCKET"] = os.path.join(s.folder, "nobody")
             s.start()
-            while not os.path.exists(s.path):
-                time.sleep(0.01)
-            with Client(s.path):
+            with connected(s.path):
                 time.sleep(0.3)
             status, log = s.end()
             self.assertEqual(status, 0)
