@@ -118,6 +118,7 @@ void journal_attach(struct journal *j, const char *path, struct log *log)
 	j->fd = steal_fd(&fd);
 	log->sink = send_record;
 	log->sink_context = j;
+	log->sink_fd = j->fd;
 }
 
 void journal_detach(struct journal *j, struct log *log)
@@ -126,5 +127,6 @@ void journal_detach(struct journal *j, struct log *log)
 		return;
 	log->sink = NULL;
 	log->sink_context = NULL;
+	log->sink_fd = -1;
 	(void)close(steal_fd(&j->fd));
 }

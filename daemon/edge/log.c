@@ -85,7 +85,7 @@ void log_init(struct log *log, int fd, enum config_log_level level)
 	struct stat st;
 	int own = -1;
 
-	*log = (struct log){.fd = fd, .level = level};
+	*log = (struct log){.fd = fd, .level = level, .sink_fd = -1};
 	if (fstat(fd, &st) < 0)
 		return;
 	log->socket = S_ISSOCK(st.st_mode);
@@ -102,7 +102,17 @@ void log_deinit(struct log *log)
 {
 	if (log->own)
 		(void)close(log->fd);
-	*log = (struct log){.fd = -1};
+	*log = (struct log){.fd = -1, .sink_fd = -1};
+}
+
+size_t log_get_fds(const struct log *log, int *ret)
+{
+	size_t n = 0;
+
+	ret[n++] = log->fd;
+	if (log->sink_fd >= 0)
+		ret[n++] = log->sink_fd;
+	return n;
 }
 
 /* ---- Writing ---- */

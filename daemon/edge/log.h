@@ -68,6 +68,7 @@ struct log {
 	uint64_t dropped_ever;
 	log_sink sink; /* NULL: none */
 	void *sink_context;
+	int sink_fd; /* that it writes to; -1: none */
 };
 
 /* A place in the code, or a place and a user or connection, whose lines are limited. Zeroed at the
@@ -88,6 +89,11 @@ struct log_site {
  */
 void log_init(struct log *log, int fd, enum config_log_level level);
 void log_deinit(struct log *log);
+
+/* What a process keeps that closes what it has from its parent. Else the next fd that it gets would
+ * have such a number, and the lines. Returns how many, at most LOG_FDS_MAX. */
+#define LOG_FDS_MAX 2u
+size_t log_get_fds(const struct log *log, int *ret);
 
 static inline bool log_enabled(const struct log *log, enum config_log_level level)
 {

@@ -438,13 +438,13 @@ int holder_close(int socket, int go, const struct log *log)
 /* It keeps its socket, the log, and the depots of its uid. */
 static int close_what_is_not_needed(const struct holder_options *options)
 {
-	CLEANUP_MEMORY int *needed = calloc(options->n_depots + 2, sizeof(*needed));
+	CLEANUP_MEMORY int *needed = calloc(options->n_depots + 1 + LOG_FDS_MAX, sizeof(*needed));
 	size_t n = 0;
 
 	if (!needed)
 		return -ENOMEM;
 	needed[n++] = options->socket;
-	needed[n++] = options->log->fd;
+	n += log_get_fds(options->log, needed + n);
 	for (size_t i = 0; i < options->n_depots; i++)
 		if (options->depots[i].uid == options->uid)
 			needed[n++] = options->depots[i].fd;

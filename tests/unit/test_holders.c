@@ -213,6 +213,39 @@ static void a_dead_one_is_forgotten_and_made_anew(void **state)
 	(void)close(reader);
 }
 
+static bool write_sunk(void *context, const struct log_record *record)
+{
+	const struct log *log = context;
+
+	return dprintf(log->sink_fd, "sunk: %.*s\n", (int)record->length, record->text) > 0;
+}
+
+/* Else the first park that comes gets the number, and its peer would read the log. */
+static void a_holder_keeps_the_fd_of_the_logs_sink(void **state)
+{
+	struct fixture *f = *state;
+	struct holders_row row;
+	int reader, other;
+	char byte;
+
+	f->log.sink = write_sunk;
+	f->log.sink_context = &f->log;
+	f->log.sink_fd = fcntl(f->log.fd, F_DUPFD_CLOEXEC, FD_LASTING);
+	assert_true(f->log.sink_fd >= FD_LASTING);
+	row = make(f, UID, false);
+	hold_one(row.socket, 1, UID, &reader);
+	hold_one(row.socket, 2, UID + 1, &other); /* which it complains of */
+	check_holder(f, row.socket, 1, 1);
+	assert_non_null(strstr(read_log(f), "\nsunk: the holder of uid 1000 was told"));
+	assert_int_equal(fcntl(reader, F_SETFL, O_NONBLOCK), 0);
+	assert_int_equal(read(reader, &byte, 1), -1);
+	assert_int_equal(errno, EAGAIN);
+	(void)close(reader);
+	(void)close(other);
+	(void)close(f->log.sink_fd);
+	f->log.sink = NULL;
+}
+
 /* Its queue has the last copy of a socket that lingers, and the keeper does not wait for it. */
 static void what_a_dead_one_left_unread_is_closed_elsewhere(void **state)
 {
@@ -408,6 +441,7 @@ int main(void)
 		TEST(a_holder_is_a_process_of_its_own),
 		TEST(parks_outlive_the_loop),
 		TEST(a_dead_one_is_forgotten_and_made_anew),
+		TEST(a_holder_keeps_the_fd_of_the_logs_sink),
 		TEST(what_a_dead_one_left_unread_is_closed_elsewhere),
 		TEST(the_loop_may_know_first),
 		TEST(stuck_ones_are_left_behind_up_to_a_number),
