@@ -74,7 +74,9 @@ static size_t add_fields(char *fields, const struct log_record *record)
 	if (id)
 		add(fields, &used, "MESSAGE_ID=%s\n", id);
 	if (about->client)
-		add(fields, &used, "READYD_UID=%u\nREADYD_PID=%d\n", about->uid, about->pid);
+		add(fields, &used, "READYD_UID=%u\n", about->uid);
+	if (about->client && about->pid > 0)
+		add(fields, &used, "READYD_PID=%d\n", about->pid);
 	if (about->session != 0)
 		add(fields, &used, "READYD_SESSION=%llu\n", (unsigned long long)about->session);
 	if (about->watch != 0)

@@ -26,9 +26,11 @@ enum { MESSAGES_PER_TURN = 16 };
 
 static void complain(struct parking *k, const char *reason)
 {
-	log_limited(k->server->log, &k->server->sites.holder, k->server->now, CONFIG_LOG_ERROR,
-		    "the holder of uid %u gave back what cannot be used: %s; its fd is closed",
-		    k->account->uid, reason);
+	log_limited_about(
+		k->server->log, &k->server->sites.holder, k->server->now, CONFIG_LOG_ERROR,
+		LOG_UID(k->account->uid),
+		"the holder of uid %u gave back what cannot be used: %s; its fd is closed",
+		k->account->uid, reason);
 }
 
 static bool is_vouched_for(enum wire_kind kind)
@@ -180,8 +182,9 @@ static void returned(struct parking *k)
 		    !peer->c)
 			parks_died(s->parks, peer->handle, s->now);
 	}
-	log_info(k->server->log, "the holder of uid %u gave back %llu parks", k->account->uid,
-		 (unsigned long long)k->link.returned);
+	log_about(k->server->log, CONFIG_LOG_INFO, LOG_UID(k->account->uid),
+		  "the holder of uid %u gave back %llu parks", k->account->uid,
+		  (unsigned long long)k->link.returned);
 	parking_step();
 	link_settle(k);
 }
@@ -232,11 +235,12 @@ static void hear_messages(struct parking *k)
 		if (r == -EAGAIN || r == -ENOMEM || r == -ENOBUFS)
 			return;
 		if (r <= 0) {
-			log_limited(k->server->log, &k->server->sites.holder, k->server->now,
-				    CONFIG_LOG_WARNING,
-				    "the holder of uid %u has gone: another one gets its %llu "
-				    "parks",
-				    k->account->uid, (unsigned long long)k->owner->n_parks);
+			log_limited_about(
+				k->server->log, &k->server->sites.holder, k->server->now,
+				CONFIG_LOG_WARNING, LOG_UID(k->account->uid),
+				"the holder of uid %u has gone: another one gets its %llu "
+				"parks",
+				k->account->uid, (unsigned long long)k->owner->n_parks);
 			link_lose(k, false);
 			return;
 		}

@@ -329,9 +329,10 @@ void server_take_holder(struct server *s, uint32_t uid, int socket)
 	if (k)
 		k->link.asked = false;
 	if (socket < 0) {
-		log_limited(s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR,
-			    "no holder can be made for uid %u, which cannot park now; trying again",
-			    uid);
+		log_limited_about(
+			s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR, LOG_UID(uid),
+			"no holder can be made for uid %u, which cannot park now; trying again",
+			uid);
 		if (k)
 			link_refuse_waiting(
 				k, 0,
@@ -421,7 +422,7 @@ void link_expire(struct server *s)
 			want(k, false);
 			continue;
 		}
-		log_error(s->log,
+		log_about(s->log, CONFIG_LOG_ERROR, LOG_UID(k->account->uid),
 			  "the holder of uid %u is stuck, maybe in closing an fd of this user: it "
 			  "is left alone, and another one made%s",
 			  k->account->uid,

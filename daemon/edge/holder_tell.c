@@ -198,10 +198,11 @@ static void note_trouble(struct parking *k, int r)
 	k->link.again = s->now + PAUSE;
 	if (!p || s->now - k->link.trouble < TROUBLE)
 		return;
-	log_limited(s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR,
-		    "park %llu of uid %u cannot be given to its holder (%s): it ends with this "
-		    "process",
-		    (unsigned long long)p->number, k->account->uid, strerror(-r));
+	log_limited_about(
+		s->log, &s->sites.holder, s->now, CONFIG_LOG_ERROR, LOG_UID(k->account->uid),
+		"park %llu of uid %u cannot be given to its holder (%s): it ends with this "
+		"process",
+		(unsigned long long)p->number, k->account->uid, strerror(-r));
 	link_clear(k, p);
 	link_clear_store(k, p);
 	p->recorded = p->serial;

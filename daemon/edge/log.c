@@ -43,8 +43,6 @@
 
 #include "daemon/poller/fd.h"
 
-static const struct log_about nobody;
-
 static const struct {
 	char priority;
 	const char *word;
@@ -227,7 +225,8 @@ __attribute__((format(printf, 4, 0))) static bool give_sink(struct log *log,
 							    const char *format, va_list ap)
 {
 	char text[LOG_LINE_MAX];
-	struct log_record record = {.level = CONFIG_LOG_WARNING, .text = text, .about = &nobody};
+	struct log_record record = {
+		.level = CONFIG_LOG_WARNING, .text = text, .about = &log->about};
 
 	if (!log->sink)
 		return false;
@@ -267,7 +266,7 @@ void log_at(struct log *log, enum config_log_level level, const char *format, ..
 	va_list ap;
 
 	va_start(ap, format);
-	log_va(log, level, &nobody, format, ap);
+	log_va(log, level, &log->about, format, ap);
 	va_end(ap);
 }
 
@@ -281,14 +280,14 @@ void log_about(struct log *log, enum config_log_level level, const struct log_ab
 	va_end(ap);
 }
 
-#define LOG_FUNCTION(name, level)                           \
-	void name(struct log *log, const char *format, ...) \
-	{                                                   \
-		va_list ap;                                 \
-                                                            \
-		va_start(ap, format);                       \
-		log_va(log, level, &nobody, format, ap);    \
-		va_end(ap);                                 \
+#define LOG_FUNCTION(name, level)                            \
+	void name(struct log *log, const char *format, ...)  \
+	{                                                    \
+		va_list ap;                                  \
+                                                             \
+		va_start(ap, format);                        \
+		log_va(log, level, &log->about, format, ap); \
+		va_end(ap);                                  \
 	}
 
 LOG_FUNCTION(log_error, CONFIG_LOG_ERROR)
@@ -328,7 +327,7 @@ void log_limited(struct log *log, struct log_site *site, int64_t now, enum confi
 	if (!site_may_write(log, site, now, level))
 		return;
 	va_start(ap, format);
-	log_va(log, level, &nobody, format, ap);
+	log_va(log, level, &log->about, format, ap);
 	va_end(ap);
 }
 

@@ -8,7 +8,8 @@
  * repeated is counted, not written (log_limited). Not thread-safe; one thread owns a log.
  *
  * A line says in words whom it is about; the functions that end in _about tell it also as numbers,
- * which a sink (the journal's fields) can keep apart.
+ * which a sink (the journal's fields) can keep apart. Lines of the others are about whom the whole
+ * log is about: nobody, or in a holder its user.
  *
  * Texts carry no newline at the end. What comes from a client goes through log_escape() first, and
  * notes and payload never come here at all.
@@ -40,10 +41,13 @@ struct log_about {
 	enum log_event event;
 	bool client; /* uid and pid are somebody's */
 	uint32_t uid;
-	int32_t pid;
+	int32_t pid;      /* 0: not known */
 	uint64_t session; /* 0: none */
 	uint32_t watch;   /* its id; 0: none */
 };
+
+/* Somebody of whom only the uid matters. */
+#define LOG_UID(who) (&(const struct log_about){.client = true, .uid = (who)})
 
 /* A line for a sink: no newline, no control characters, at most LOG_LINE_MAX bytes, no NUL. */
 struct log_record {
@@ -66,7 +70,8 @@ struct log {
 	enum config_log_level level; /* what is less important is not written */
 	uint64_t dropped;            /* lines lost since the last that was written */
 	uint64_t dropped_ever;
-	log_sink sink; /* NULL: none */
+	struct log_about about; /* whom lines are about that do not say it themselves */
+	log_sink sink;          /* NULL: none */
 	void *sink_context;
 	int sink_fd; /* that it writes to; -1: none */
 };

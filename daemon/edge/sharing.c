@@ -162,7 +162,7 @@ static void reload_parks(struct server *s)
 
 	while ((p = parks_next(s->parks, NULL, &cursor)))
 		if (p->group && parks_set_shared(s->parks, p, park_is_shared_now(s, p)) < 0)
-			log_error(s->log,
+			log_about(s->log, CONFIG_LOG_ERROR, LOG_UID(p->owner->uid),
 				  "out of memory: park %llu of uid %u stays in the group that it "
 				  "was in before the configuration was read anew",
 				  (unsigned long long)p->number, p->owner->uid);

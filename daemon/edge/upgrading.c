@@ -35,9 +35,16 @@ void upgrading_apply(struct request *q)
 	} else if (c->upgrading) {
 		answer(c, serial, WIRE_E_BUSY);
 	} else {
-		log_limited(s->log, &s->sites.upgrade, s->now, CONFIG_LOG_NOTICE,
-			    "uid %u pid %d session %llu asks for an upgrade", c->who.uid,
-			    (int)c->who.pid, (unsigned long long)c->number);
+		const struct log_about about = {
+			.client = true,
+			.uid = c->who.uid,
+			.pid = c->who.pid,
+			.session = c->number,
+		};
+
+		log_limited_about(s->log, &s->sites.upgrade, s->now, CONFIG_LOG_NOTICE, &about,
+				  "uid %u pid %d session %llu asks for an upgrade", c->who.uid,
+				  (int)c->who.pid, (unsigned long long)c->number);
 		c->upgrading = true;
 		c->upgrade_serial = serial;
 		s->upgrader = c->who.pid;

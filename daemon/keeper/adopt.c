@@ -243,7 +243,7 @@ static void adopt_holders(struct keeper *k, const struct upgrade_state *s)
 			holders_release(&k->holders, row.uid);
 		if (r == 0)
 			continue;
-		log_error(k->log,
+		log_about(k->log, CONFIG_LOG_ERROR, LOG_UID(row.uid),
 			  "the holder of uid %u (pid %d, kind %u) cannot be taken over (%s): its "
 			  "parks are given up",
 			  row.uid, (int)row.pid, f->kind, strerror(-r));

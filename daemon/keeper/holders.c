@@ -135,7 +135,7 @@ static void close_socket(struct holders *hs, struct holders_one *one)
 	if (ioctl(socket, SIOCINQ, &unread) == 0 && unread == 0)
 		(void)close(socket);
 	else if (!close_elsewhere(hs, one->row.uid, socket))
-		log_error(hs->log,
+		log_about(hs->log, CONFIG_LOG_ERROR, LOG_UID(one->row.uid),
 			  "no process can be made that closes what a holder of uid %u left unread: "
 			  "it stays open",
 			  one->row.uid);
@@ -158,10 +158,11 @@ static void leave_behind(struct holders *hs, struct holders_one *one, bool stuck
 	close_socket(hs, one);
 	one->row.kind = HOLDERS_LEFT;
 	if (stuck)
-		log_limited(hs->log, &hs->stuck, now, CONFIG_LOG_ERROR,
-			    "the holder of uid %u (pid %d) is stuck in what this user gave it: it "
-			    "is left alone, and another is made (left behind: %u)",
-			    one->row.uid, (int)one->row.pid, count_left_behind(hs, one->row.uid));
+		log_limited_about(
+			hs->log, &hs->stuck, now, CONFIG_LOG_ERROR, LOG_UID(one->row.uid),
+			"the holder of uid %u (pid %d) is stuck in what this user gave it: it "
+			"is left alone, and another is made (left behind: %u)",
+			one->row.uid, (int)one->row.pid, count_left_behind(hs, one->row.uid));
 }
 
 static bool may_make(struct holders *hs, uint32_t uid, int64_t now)
@@ -169,13 +170,15 @@ static bool may_make(struct holders *hs, uint32_t uid, int64_t now)
 	unsigned left = count_left_behind(hs, uid);
 
 	if (left > HOLDERS_LEFT_MAX)
-		log_limited(hs->log, &hs->refused, now, CONFIG_LOG_ERROR,
-			    "uid %u has %u holders that are stuck: it gets no other and cannot "
-			    "park. End this user's programs, and they can finish",
-			    uid, left);
+		log_limited_about(
+			hs->log, &hs->refused, now, CONFIG_LOG_ERROR, LOG_UID(uid),
+			"uid %u has %u holders that are stuck: it gets no other and cannot "
+			"park. End this user's programs, and they can finish",
+			uid, left);
 	else if (hs->n >= HOLDERS_MAX)
-		log_limited(hs->log, &hs->refused, now, CONFIG_LOG_ERROR,
-			    "there are %zu holders: uid %u gets none and cannot park", hs->n, uid);
+		log_limited_about(hs->log, &hs->refused, now, CONFIG_LOG_ERROR, LOG_UID(uid),
+				  "there are %zu holders: uid %u gets none and cannot park", hs->n,
+				  uid);
 	else
 		return true;
 	return false;
@@ -217,7 +220,8 @@ static int fork_one(struct holders *hs, struct holders_row *row)
 			.n_depots = hs->n_depots,
 		};
 
-		_exit(holder_run(&options)); /* what is the keeper's stays as it is */
+		hs->log->about = *LOG_UID(row->uid); /* whatever this process says */
+		_exit(holder_run(&options));         /* what is the keeper's stays as it is */
 	}
 	r = pid < 0 ? -errno : 0;
 	(void)close(pair[1]);
@@ -246,15 +250,15 @@ int holders_make(struct holders *hs, uint32_t uid, bool replace, int64_t now, in
 	row = (struct holders_row){.kind = HOLDERS_WORKS, .uid = uid};
 	r = fork_one(hs, &row);
 	if (r < 0) {
-		log_limited(hs->log, &hs->refused, now, CONFIG_LOG_ERROR,
-			    "cannot make a holder for uid %u, which cannot park: %s", uid,
-			    strerror(-r));
+		log_limited_about(hs->log, &hs->refused, now, CONFIG_LOG_ERROR, LOG_UID(uid),
+				  "cannot make a holder for uid %u, which cannot park: %s", uid,
+				  strerror(-r));
 		free(one);
 		return r;
 	}
 	add(hs, one, &row);
-	log_limited(hs->log, &hs->made, now, CONFIG_LOG_INFO, "uid %u has a holder (pid %d)", uid,
-		    (int)row.pid);
+	log_limited_about(hs->log, &hs->made, now, CONFIG_LOG_INFO, LOG_UID(uid),
+			  "uid %u has a holder (pid %d)", uid, (int)row.pid);
 	*ret_socket = row.socket;
 	return 0;
 }
@@ -265,7 +269,8 @@ void holders_release(struct holders *hs, uint32_t uid)
 
 	if (!one)
 		return;
-	log_debug(hs->log, "uid %u needs its holder (pid %d) no more", uid, (int)one->row.pid);
+	log_about(hs->log, CONFIG_LOG_DEBUG, LOG_UID(uid),
+		  "uid %u needs its holder (pid %d) no more", uid, (int)one->row.pid);
 	one->row.kind = HOLDERS_RELEASED;
 	if (hs->ledger)
 		ledger_dismiss(hs->ledger, uid);
@@ -285,16 +290,17 @@ static void log_end(struct holders *hs, const struct holders_one *one, const sig
 	     (one->row.kind == HOLDERS_RELEASED && info->si_status == 0)))
 		return;
 	if (info->si_code == CLD_EXITED) {
-		log_limited(hs->log, &hs->deaths, now,
-			    one->row.kind == HOLDERS_LEFT ? CONFIG_LOG_NOTICE : CONFIG_LOG_WARNING,
-			    "a holder of uid %u%s (pid %d) ended with status %d", one->row.uid,
-			    what, (int)one->row.pid, info->si_status);
+		log_limited_about(
+			hs->log, &hs->deaths, now,
+			one->row.kind == HOLDERS_LEFT ? CONFIG_LOG_NOTICE : CONFIG_LOG_WARNING,
+			LOG_UID(one->row.uid), "a holder of uid %u%s (pid %d) ended with status %d",
+			one->row.uid, what, (int)one->row.pid, info->si_status);
 		return;
 	}
 	name = sigabbrev_np(info->si_status);
-	log_limited(hs->log, &hs->deaths, now, CONFIG_LOG_WARNING,
-		    "a holder of uid %u%s (pid %d) died by SIG%s", one->row.uid, what,
-		    (int)one->row.pid, name ? name : "(unknown)");
+	log_limited_about(hs->log, &hs->deaths, now, CONFIG_LOG_WARNING, LOG_UID(one->row.uid),
+			  "a holder of uid %u%s (pid %d) died by SIG%s", one->row.uid, what,
+			  (int)one->row.pid, name ? name : "(unknown)");
 }
 
 bool holders_child_changed(struct holders *hs, const siginfo_t *info, int64_t now)
@@ -306,9 +312,10 @@ bool holders_child_changed(struct holders *hs, const siginfo_t *info, int64_t no
 	if (info->si_code == CLD_CONTINUED)
 		return true;
 	if (info->si_code == CLD_STOPPED) {
-		log_limited(hs->log, &hs->deaths, now, CONFIG_LOG_WARNING,
-			    "the holder of uid %u (pid %d) was stopped by SIG%s", one->row.uid,
-			    (int)one->row.pid, sigabbrev_np(info->si_status));
+		log_limited_about(hs->log, &hs->deaths, now, CONFIG_LOG_WARNING,
+				  LOG_UID(one->row.uid),
+				  "the holder of uid %u (pid %d) was stopped by SIG%s",
+				  one->row.uid, (int)one->row.pid, sigabbrev_np(info->si_status));
 		return true;
 	}
 	log_end(hs, one, info, now);
@@ -402,7 +409,8 @@ static void reap(struct holders *hs)
 		if (info.si_pid != 0 && (info.si_code != CLD_EXITED || info.si_status != 0))
 			log_end(hs, one, &info, clock_now()); /* and its parks may be lost */
 		else
-			log_debug(hs->log, "the holder of uid %u (pid %d) has ended", one->row.uid,
+			log_about(hs->log, CONFIG_LOG_DEBUG, LOG_UID(one->row.uid),
+				  "the holder of uid %u (pid %d) has ended", one->row.uid,
 				  (int)one->row.pid);
 		forget(hs, one);
 	}
@@ -436,15 +444,14 @@ void holders_end(struct holders *hs)
 	if (!end_all(hs, SIGTERM, patience)) {
 		TAILQ_FOREACH(one, &hs->list, list)
 		{
-			log_warning(
-				hs->log,
-				"the holder of uid %u (pid %d) does not end in %d s: killing it",
-				one->row.uid, (int)one->row.pid, patience);
+			log_about(hs->log, CONFIG_LOG_WARNING, LOG_UID(one->row.uid),
+				  "the holder of uid %u (pid %d) does not end in %d s: killing it",
+				  one->row.uid, (int)one->row.pid, patience);
 		}
 		(void)end_all(hs, SIGKILL, KILL_PATIENCE_S);
 	}
 	while ((one = TAILQ_FIRST(&hs->list))) {
-		log_error(hs->log,
+		log_about(hs->log, CONFIG_LOG_ERROR, LOG_UID(one->row.uid),
 			  "the holder of uid %u (pid %d) does not even die by SIGKILL: it is left "
 			  "behind",
 			  one->row.uid, (int)one->row.pid);

@@ -27,8 +27,9 @@ static void adopt(struct keeper *k, const struct store_entry *e)
 	int r = ledger_adopt(k->holders.ledger, e->uid, e->serial);
 
 	if (r < 0)
-		log_error(k->log, "an entry of systemd's store for uid %u is left there: %s",
-			  e->uid, r == -EEXIST ? "another one has its name" : "there are too many");
+		log_about(k->log, CONFIG_LOG_ERROR, LOG_UID(e->uid),
+			  "an entry of systemd's store for uid %u is left there: %s", e->uid,
+			  r == -EEXIST ? "another one has its name" : "there are too many");
 }
 
 void restore_parks(struct keeper *k, int64_t now)

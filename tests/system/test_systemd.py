@@ -514,6 +514,8 @@ class Store(System):
         self.assertTrue(self.all_open())
         self.take(min(self.peers))
         self.assertEqual(show("NFileDescriptorStore"), "0")
+        self.assertIn("uid 0: 300 parks come back from systemd's store",
+                      [line["MESSAGE"] for line in journal("READYD_UID=0")])
 
     def test_while_it_is_down_and_with_a_wrong_file(self):
         self.park(300)

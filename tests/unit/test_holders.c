@@ -246,6 +246,36 @@ static void a_holder_keeps_the_fd_of_the_logs_sink(void **state)
 	f->log.sink = NULL;
 }
 
+static bool write_uid(void *context, const struct log_record *record)
+{
+	const struct fixture *f = context;
+
+	return dprintf(f->log.fd, "%s %u %d: %.*s\n", record->about->client ? "uid" : "nobody",
+		       record->about->uid, record->about->pid, (int)record->length,
+		       record->text) > 0;
+}
+
+/* The keeper's lines of it, and its own. */
+static void all_lines_of_a_holder_name_its_uid(void **state)
+{
+	struct fixture *f = *state;
+	struct holders_row row;
+	int reader;
+
+	f->log.sink = write_uid;
+	f->log.sink_context = f;
+	row = make(f, UID, false);
+	hold_one(row.socket, 1, UID + 1, &reader);
+	check_holder(f, row.socket, 1, 0);
+	assert_int_equal(kill(row.pid, SIGKILL), 0);
+	(void)see_change(f, row.pid, WEXITED);
+	(void)close(reader);
+	assert_non_null(strstr(read_log(f), "uid 1000 0: uid 1000 has a holder"));
+	assert_non_null(strstr(read_log(f), "\nuid 1000 0: the holder of uid 1000 was told"));
+	assert_non_null(strstr(read_log(f), "\nuid 1000 0: a holder of uid 1000 (pid"));
+	assert_null(strstr(read_log(f), "nobody"));
+}
+
 /* Its queue has the last copy of a socket that lingers, and the keeper does not wait for it. */
 static void what_a_dead_one_left_unread_is_closed_elsewhere(void **state)
 {
@@ -442,6 +472,7 @@ int main(void)
 		TEST(parks_outlive_the_loop),
 		TEST(a_dead_one_is_forgotten_and_made_anew),
 		TEST(a_holder_keeps_the_fd_of_the_logs_sink),
+		TEST(all_lines_of_a_holder_name_its_uid),
 		TEST(what_a_dead_one_left_unread_is_closed_elsewhere),
 		TEST(the_loop_may_know_first),
 		TEST(stuck_ones_are_left_behind_up_to_a_number),

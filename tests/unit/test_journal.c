@@ -107,6 +107,16 @@ static void fields_stand_beside_the_text(void **state)
 	assert_string_equal(take(f, f->pipe[0]), "");
 }
 
+static void a_pid_that_is_not_known_is_no_field(void **state)
+{
+	struct fixture *f = *state;
+
+	log_about(&f->log, CONFIG_LOG_DEBUG, LOG_UID(0), "c");
+	assert_string_equal(take(f, f->socket), "PRIORITY=7\nSYSLOG_FACILITY=3\n"
+						"SYSLOG_IDENTIFIER=readyd\nREADYD_UID=0\n"
+						"MESSAGE=c\n");
+}
+
 static void long_lines_are_cut(void **state)
 {
 	struct fixture *f = *state;
@@ -178,6 +188,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(fields_stand_beside_the_text),
+		TEST(a_pid_that_is_not_known_is_no_field),
 		TEST(long_lines_are_cut),
 		TEST(a_stopped_journal_holds_up_nobody),
 		TEST(without_a_journal_lines_go_to_stderr),

@@ -222,6 +222,14 @@ static void a_sink_has_numbers_beside_the_text(void **state)
 	log_notice(&f->log, "nobody");
 	assert_false(kept.about.client);
 	assert_int_equal(kept.about.event, LOG_EVENT_NONE);
+	f->log.about = *LOG_UID(11);
+	log_notice(&f->log, "whom the log is about");
+	assert_int_equal(kept.about.uid, 11);
+	log_limited(&f->log, &site, LOG_SITE_INTERVAL, CONFIG_LOG_ERROR, "and this");
+	assert_int_equal(kept.about.uid, 11);
+	assert_true(kept.about.client);
+	log_about(&f->log, CONFIG_LOG_INFO, &about, "but not this");
+	assert_int_equal(kept.about.uid, 7);
 	assert_string_equal(read_log(f), "");
 }
 
