@@ -225,6 +225,22 @@ static void hear_message(struct parking *k, struct record_message *m)
 	link_settle(k);
 }
 
+/* If it had nothing, nobody is hurt: at the end of the service all end, in any order. */
+static void tell_gone(struct parking *k)
+{
+	struct server *s = k->server;
+
+	if (k->owner->n_parks == 0)
+		log_limited_about(
+			s->log, &s->sites.holder, s->now, CONFIG_LOG_INFO, LOG_UID(k->account->uid),
+			"the holder of uid %u has gone: it had no parks", k->account->uid);
+	else
+		log_limited_about(s->log, &s->sites.holder, s->now, CONFIG_LOG_WARNING,
+				  LOG_UID(k->account->uid),
+				  "the holder of uid %u has gone: another one gets its %llu parks",
+				  k->account->uid, (unsigned long long)k->owner->n_parks);
+}
+
 static void hear_messages(struct parking *k)
 {
 	struct record_message *m = k->server->buffers.from_holder;
@@ -235,12 +251,7 @@ static void hear_messages(struct parking *k)
 		if (r == -EAGAIN || r == -ENOMEM || r == -ENOBUFS)
 			return;
 		if (r <= 0) {
-			log_limited_about(
-				k->server->log, &k->server->sites.holder, k->server->now,
-				CONFIG_LOG_WARNING, LOG_UID(k->account->uid),
-				"the holder of uid %u has gone: another one gets its %llu "
-				"parks",
-				k->account->uid, (unsigned long long)k->owner->n_parks);
+			tell_gone(k);
 			link_lose(k, false);
 			return;
 		}

@@ -81,7 +81,8 @@ static void log_death(struct keeper *k, const siginfo_t *info, const struct prog
 	char text[TEXT_SIZE];
 
 	describe_step(step, text);
-	if (k->stopping || k->upgrade.phase == UPGRADE_ENDING)
+	if (k->stopping || k->upgrade.phase == UPGRADE_ENDING ||
+	    (!killed && info->si_status == LOOP_DONE))
 		level = killed ? CONFIG_LOG_WARNING : CONFIG_LOG_DEBUG;
 	else if (killed && blame_counts(info->si_status))
 		level = CONFIG_LOG_ERROR;

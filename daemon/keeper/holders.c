@@ -283,18 +283,20 @@ static void log_end(struct holders *hs, const struct holders_one *one, const sig
 		    int64_t now)
 {
 	const char *what = one->row.kind == HOLDERS_LEFT ? " that was left behind" : "";
+	enum config_log_level level =
+		one->row.kind == HOLDERS_LEFT ? CONFIG_LOG_NOTICE : CONFIG_LOG_WARNING;
 	const char *name;
 
+	if (hs->ending && info->si_status == 0)
+		level = CONFIG_LOG_DEBUG;
 	if (info->si_code == CLD_EXITED &&
 	    (one->row.kind == HOLDERS_CLOSES ||
 	     (one->row.kind == HOLDERS_RELEASED && info->si_status == 0)))
 		return;
 	if (info->si_code == CLD_EXITED) {
-		log_limited_about(
-			hs->log, &hs->deaths, now,
-			one->row.kind == HOLDERS_LEFT ? CONFIG_LOG_NOTICE : CONFIG_LOG_WARNING,
-			LOG_UID(one->row.uid), "a holder of uid %u%s (pid %d) ended with status %d",
-			one->row.uid, what, (int)one->row.pid, info->si_status);
+		log_limited_about(hs->log, &hs->deaths, now, level, LOG_UID(one->row.uid),
+				  "a holder of uid %u%s (pid %d) ended with status %d",
+				  one->row.uid, what, (int)one->row.pid, info->si_status);
 		return;
 	}
 	name = sigabbrev_np(info->si_status);

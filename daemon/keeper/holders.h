@@ -49,6 +49,7 @@ struct holders {
 	const volatile sig_atomic_t *stop; /* what the handler of SIGTERM sets, in a child, too */
 	struct holders_list list;
 	size_t n;
+	bool ending;                /* the daemon is: who ends by himself is no trouble */
 	struct ledger *ledger;      /* the caller's: of systemd's fd store; NULL: there is none */
 	struct store_entry *depots; /* the caller's: what new holders find there; mostly none */
 	size_t n_depots;

@@ -285,7 +285,7 @@ static void stop(struct keeper *k, const struct signalfd_siginfo *why, int64_t n
 {
 	if (k->stopping)
 		return;
-	k->stopping = true;
+	k->stopping = k->holders.ending = true;
 	service_stopping(&k->service, now);
 	log_notice(k->log, "ending on SIG%s from pid %u, uid %u", sigabbrev_np((int)why->ssi_signo),
 		   why->ssi_pid, why->ssi_uid);

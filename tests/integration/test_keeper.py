@@ -253,6 +253,7 @@ class Death(unittest.TestCase):
                 starter.kill()
                 starter.wait()
                 self.assertEqual(d.process.wait(20), 0)
+                self.assertRegex(d.log(), r"(?m)^readyd: debug: the loop .* ended with status 0$")
         finally:
             del os.environ["READYD_STARTER"]
             starter.kill()

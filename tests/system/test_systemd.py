@@ -589,6 +589,15 @@ class Store(System):
             peer.settimeout(PATIENCE)
             self.assertEqual(peer.recv(1), b"")
 
+    def test_nothing_is_wrong_with_a_stop(self):
+        self.park(10)
+        for number in list(self.peers):
+            self.take(number)
+        systemctl("stop", "readyd.service")
+        self.assertTrue(in_journal("ending on SIGTERM"))
+        self.assertEqual([line["MESSAGE"] for level in "34"
+                          for line in journal("SYSLOG_IDENTIFIER=readyd", f"PRIORITY={level}")], [])
+
     def test_a_store_that_is_too_small_is_told(self):
         """K-006"""
         drop_in("[Service]\nFileDescriptorStoreMax=1\nEnvironment=READYD_STORE_MAX=1\n")

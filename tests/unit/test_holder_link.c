@@ -391,6 +391,24 @@ static void damage_at_random(struct fixture *f)
 	}
 }
 
+/* At the end of the service, when it has seen the signal before the loop. */
+static void one_that_had_nothing_is_no_trouble(void **state)
+{
+	struct fixture *f = *state;
+
+	loop_start(f);
+	record_batch_clear(&f->batch);
+	assert_int_equal(
+		record_batch_add(&f->batch, RECORD_END, f->epoch, NULL, 0, NULL, 0, NULL, 0), 0);
+	send_it(f);
+	(void)close(f->holder);
+	while (!has_logged(f, "has gone: it had no parks"))
+		assert_int_equal(server_turn(f->server), 0);
+	assert_false(has_logged(f, "warning"));
+	f->holder = -1;
+	loop_end(f);
+}
+
 static void S_118_a_mad_holder_breaks_no_loop(void **state)
 {
 	struct fixture *f = *state;
@@ -427,6 +445,7 @@ int main(void)
 		TEST(what_is_refused_is_to_be_dropped),
 		TEST(an_empty_message_is_no_end),
 		TEST(one_that_ends_is_replaced),
+		TEST(one_that_had_nothing_is_no_trouble),
 		TEST(S_118_a_mad_holder_breaks_no_loop),
 	};
 #undef TEST

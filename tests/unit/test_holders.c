@@ -464,6 +464,23 @@ static void a_death_that_is_seen_at_the_end_is_told(void **state)
 	assert_non_null(strstr(read_log(f), "died by SIGKILL"));
 }
 
+/* A service manager tells all processes at once to end: it may do so before the keeper. */
+static void an_end_that_is_wanted_is_no_trouble(void **state)
+{
+	struct fixture *f = *state;
+	struct holders_row first = make(f, UID, false), second = make(f, UID + 1, false);
+
+	check_holder(f, first.socket, 1, 0);
+	check_holder(f, second.socket, 1, 0);
+	assert_int_equal(kill(first.pid, SIGTERM), 0);
+	(void)see_change(f, first.pid, WEXITED);
+	assert_non_null(strstr(read_log(f), "warning: a holder of uid 1000 (pid"));
+	f->holders.ending = true;
+	assert_int_equal(kill(second.pid, SIGTERM), 0);
+	(void)see_change(f, second.pid, WEXITED);
+	assert_non_null(strstr(read_log(f), "debug: a holder of uid 1001 (pid"));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -480,6 +497,7 @@ int main(void)
 		TEST(another_keeper_takes_them_over),
 		TEST(all_end),
 		TEST(a_death_that_is_seen_at_the_end_is_told),
+		TEST(an_end_that_is_wanted_is_no_trouble),
 	};
 #undef TEST
 
