@@ -115,6 +115,22 @@ static void take_depot(struct taking *t, int fd)
 	record_message_clear(t->message);
 }
 
+/* They can only go together, so that neither may stay. */
+static bool shares_its_name(const struct durable *d, const struct depot *depot)
+{
+	bool shares = false;
+	struct depot *other;
+
+	TAILQ_FOREACH(other, &d->stored, list)
+	{
+		if (other == depot || other->serial != depot->serial)
+			continue;
+		other->stale = true;
+		shares = true;
+	}
+	return shares;
+}
+
 static void take_entry(struct taking *t, struct store_entry *e)
 {
 	t->reason = NULL;
@@ -129,6 +145,7 @@ static void take_entry(struct taking *t, struct store_entry *e)
 	take_depot(t, steal_fd(&e->fd));
 	t->depot->full = t->depot->n > RECORD_FDS_MAX / 2;
 	t->depot->stale |= t->n_refused > 0 || t->depot->n == 0;
+	t->depot->stale |= shares_its_name(t->d, t->depot);
 	tell_refused(t, e->serial);
 }
 

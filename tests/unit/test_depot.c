@@ -157,6 +157,32 @@ static void all_of_several_depots_come_back(void **state)
 	assert_true(log_has(f, "systemd may still have copies"));
 }
 
+/* Removed by name, they go together: what is durable in either is stored anew before. */
+static void two_with_one_name_are_read_and_do_not_stay(void **state)
+{
+	struct fixture *f = *state;
+	struct store_entry entries[3];
+	const struct depot *depot;
+	struct record r;
+
+	for (uint32_t i = 0; i < 3; i++) {
+		r = record_of(i);
+		r.flags |= WIRE_PARK_DURABLE;
+		record_batch_clear(&f->batch);
+		assert_int_equal(record_batch_add(&f->batch, RECORD_HOLD, 0, &r, sizeof(r),
+						  RECORD_TEXT, TEXT_SIZE, &f->pipe[1], 1),
+				 0);
+		entries[i] = store(f, UID, i < 2 ? 7 : 8);
+	}
+	take(f, entries, 3);
+	assert_int_equal(f->table.n, 3);
+	TAILQ_FOREACH(depot, &f->depots.stored, list)
+	{
+		assert_int_equal(depot->n, 1);
+		assert_int_equal(depot->stale, depot->serial == 7);
+	}
+}
+
 static void the_newer_of_two_counts(void **state)
 {
 	struct fixture *f = *state;
@@ -435,6 +461,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(all_of_several_depots_come_back, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(two_with_one_name_are_read_and_do_not_stay, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(the_newer_of_two_counts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(flipped_bytes_break_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(without_a_store_nothing_is_tried, set_up,
