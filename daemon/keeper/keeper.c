@@ -37,6 +37,12 @@
  * binary take over (upgrade.c).
  */
 
+/* Of a loop that does not stop talking. */
+enum {
+	MESSAGES_A_TURN = 64,
+	LAST_MESSAGES = 4096, /* more than its queue has room for */
+};
+
 /* ---- Making and ending ---- */
 
 /* From here on signals wait in the fd; the loop unblocks its own. */
@@ -106,6 +112,7 @@ static void deinit(struct keeper *k)
 	log_site_end(k->log, &k->deaths, CONFIG_LOG_WARNING, "deaths of loops");
 	log_site_end(k->log, &k->pauses, CONFIG_LOG_WARNING, "pauses before loops");
 	log_site_end(k->log, &k->restarts, CONFIG_LOG_NOTICE, "new loops");
+	log_site_end(k->log, &k->unknown, CONFIG_LOG_WARNING, "unknown words of loops");
 	listener_close(&k->listener);
 	child_drop(&k->loop);
 	upgrade_end(k);
@@ -205,12 +212,13 @@ static void upgrade_for(struct keeper *k, int32_t pid, int64_t now)
 	upgrade_begin(k, who, now);
 }
 
-static void hear_loop(struct keeper *k, int64_t now)
+/* At most `max` messages: the rest waits, and ppoll(2) tells of it again. */
+static void hear_loop(struct keeper *k, unsigned max, int64_t now)
 {
 	struct channel_message message;
 	int r;
 
-	while (k->loop.channel >= 0) {
+	for (; k->loop.channel >= 0 && max > 0; max--) {
 		r = channel_receive(k->loop.channel, &message, NULL);
 		if (r == -EAGAIN)
 			return;
@@ -233,7 +241,8 @@ static void hear_loop(struct keeper *k, int64_t now)
 		else if (r == 1 && message.type == CHANNEL_RELEASE_HOLDER)
 			holders_release(&k->holders, (uint32_t)message.value);
 		else
-			log_warning(k->log, "the loop (pid %d) said what the keeper does not know",
+			log_limited(k->log, &k->unknown, now, CONFIG_LOG_WARNING,
+				    "the loop (pid %d) said what the keeper does not know",
 				    (int)k->loop.pid);
 	}
 }
@@ -322,7 +331,7 @@ static void child_changed(struct keeper *k, const siginfo_t *info, int64_t now)
 		watchdog_continued(&k->loop.watchdog, now);
 		return;
 	default:
-		hear_loop(k, now); /* its last words */
+		hear_loop(k, LAST_MESSAGES, now); /* its last words */
 		death_of_loop(k, info, now);
 		return;
 	}
@@ -394,7 +403,7 @@ static void wait_and_hear(struct keeper *k)
 	if (fds[1].revents && read(k->wake_fd, &count, sizeof(count)) > 0)
 		watchdog_wake(&k->loop.watchdog, now);
 	if (fds[2].revents)
-		hear_loop(k, now);
+		hear_loop(k, MESSAGES_A_TURN, now);
 	if (fds[0].revents)
 		heed_signals(k, now);
 }

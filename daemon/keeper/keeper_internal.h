@@ -44,6 +44,7 @@ struct keeper {
 	struct holders holders;
 	struct blame blame;
 	struct log_site deaths, pauses, restarts; /* a loop that dies all the time fills no log */
+	struct log_site unknown;                  /* nor one that has gone mad */
 	int64_t began;
 	uint64_t made;        /* loops */
 	unsigned left_behind; /* loops that could not even die */

@@ -6,10 +6,14 @@ serial 0xdeadNN00 ends the loop by signal NN, and 0xdeadff00 makes it spin. With
 need one are skipped.
 """
 
+import ctypes
+import errno
 import json
 import os
+import select
 import signal
 import socket
+import stat
 import statistics
 import struct
 import subprocess
@@ -258,6 +262,42 @@ class Death(unittest.TestCase):
             del os.environ["READYD_STARTER"]
             starter.kill()
             starter.wait()
+
+
+class Mad(unittest.TestCase):
+    def channel(self, d):
+        """A copy of the loop's end of its channel to the keeper."""
+        libc, pidfd = ctypes.CDLL(None, use_errno=True), os.pidfd_open(d.loop())
+        self.addCleanup(os.close, pidfd)
+        for number in os.listdir(f"/proc/{d.loop()}/fd"):
+            fd = libc.syscall(438, pidfd, int(number), 0)  # pidfd_getfd
+            if fd < 0 and ctypes.get_errno() in (errno.EPERM, errno.ENOSYS):
+                self.skipTest("no fd of another process can be had here")
+            self.assertGreaterEqual(fd, 0, os.strerror(ctypes.get_errno()))
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                os.close(fd)
+                continue
+            s = socket.socket(fileno=fd)
+            self.addCleanup(s.close)
+            peer = s.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 4)
+            if (s.type == socket.SOCK_SEQPACKET and not s.getsockname()
+                    and struct.unpack("=i", peer)[0] == d.process.pid):
+                return s
+        self.fail("the loop has no channel")
+
+    def test_a_loop_that_talks_nonsense_fills_no_log(self):
+        with Daemon() as d:
+            channel = self.channel(d)
+            for i in range(2000):
+                select.select([], [channel], [], SOON)
+                channel.send(bytes([255, i & 255]) * 4)
+            d.process.send_signal(signal.SIGHUP)
+            d.wait_for_log("configuration read anew")
+            with Client(d.socket) as c:
+                c.sync()
+            self.assertEqual(d.stop(), 0)
+            self.assertIn("said what the keeper does not know", d.log())
+            self.assertLess(d.log().count("said what the keeper does not know"), 200)
 
 
 class Stopped(unittest.TestCase):
