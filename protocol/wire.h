@@ -169,9 +169,9 @@ enum wire_kind {
 	WIRE_KIND_PIDFD = 8,
 	WIRE_KIND_INOTIFY = 9,
 	WIRE_KIND_TTY = 10,
-	WIRE_KIND_SOCKET = 11, /* of another family */
-	WIRE_KIND_CHARACTER = 12,
-	WIRE_KIND_FILE = 13, /* regular file, directory, block device */
+	WIRE_KIND_SOCKET = 11,    /* of another family */
+	WIRE_KIND_CHARACTER = 12, /* another one, but see the next */
+	WIRE_KIND_FILE = 13,      /* or directory, block device, O_PATH, /dev/null */
 	WIRE_KIND_EPOLL = 14,
 	WIRE_KIND_SIGNALFD = 15,
 	WIRE_KIND_MAX,
