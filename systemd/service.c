@@ -17,6 +17,8 @@
 #include <string.h>
 #include <systemd/sd-daemon.h>
 
+#include "daemon/util/plural.h"
+
 void service_init(struct service *s, bool private_, struct log *log)
 {
 	uint64_t usec = 0;
@@ -58,9 +60,12 @@ static void tell_with_counts(struct service *s, const char *state, const struct 
 	if (page) {
 		progress_get_counts(page, &c);
 		(void)snprintf(text, sizeof(text),
-			       "%s\nSTATUS=%" PRIu64 " connections, %" PRIu64 " watches, %" PRIu64
-			       " waiting, %" PRIu64 " timers",
-			       state, c.connections, c.watches, c.waiting, c.timers);
+			       "%s\nSTATUS=%" PRIu64 " %s, %" PRIu64 " %s, %" PRIu64
+			       " waiting, %" PRIu64 " %s",
+			       state, c.connections,
+			       plural(c.connections, "connection", "connections"), c.watches,
+			       plural(c.watches, "watch", "watches"), c.waiting, c.timers,
+			       plural(c.timers, "timer", "timers"));
 	} else {
 		(void)snprintf(text, sizeof(text), "%s\nSTATUS=serving", state);
 	}

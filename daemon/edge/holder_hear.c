@@ -4,6 +4,7 @@
 
 #include "daemon/poller/fd.h"
 #include "daemon/util/cleanup.h"
+#include "daemon/util/plural.h"
 #include "holder_link.h"
 #include "sending.h"
 #include "sharing.h"
@@ -183,8 +184,8 @@ static void returned(struct parking *k)
 			parks_died(s->parks, peer->handle, s->now);
 	}
 	log_about(k->server->log, CONFIG_LOG_INFO, LOG_UID(k->account->uid),
-		  "the holder of uid %u gave back %llu parks", k->account->uid,
-		  (unsigned long long)k->link.returned);
+		  "the holder of uid %u gave back %llu %s", k->account->uid,
+		  (unsigned long long)k->link.returned, plural(k->link.returned, "park", "parks"));
 	parking_step();
 	link_settle(k);
 }
@@ -237,8 +238,9 @@ static void tell_gone(struct parking *k)
 	else
 		log_limited_about(s->log, &s->sites.holder, s->now, CONFIG_LOG_WARNING,
 				  LOG_UID(k->account->uid),
-				  "the holder of uid %u has gone: another one gets its %llu parks",
-				  k->account->uid, (unsigned long long)k->owner->n_parks);
+				  "the holder of uid %u has gone: another one gets its %llu %s",
+				  k->account->uid, (unsigned long long)k->owner->n_parks,
+				  plural(k->owner->n_parks, "park", "parks"));
 }
 
 static void hear_messages(struct parking *k)

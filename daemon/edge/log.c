@@ -42,6 +42,7 @@
 #include <unistd.h>
 
 #include "daemon/poller/fd.h"
+#include "daemon/util/plural.h"
 
 static const struct {
 	char priority;
@@ -115,7 +116,12 @@ size_t log_get_fds(const struct log *log, int *ret)
 
 /* ---- Writing ---- */
 
-#define GAP_TEXT "%llu lines were lost here: they could not be written at once"
+#define GAP_TEXT "%llu %s could not be written at once"
+
+static const char *gap_words(uint64_t n)
+{
+	return plural(n, "line was lost here: it", "lines were lost here: they");
+}
 
 /* Bytes written, possibly not all; negative: none. Never waits. */
 static ssize_t write_now(const struct log *log, const char *text, size_t n)
@@ -208,7 +214,7 @@ write_stream(struct log *log, enum config_log_level level, const char *format, v
 
 	if (log->dropped)
 		n = format_gap(log, CONFIG_LOG_WARNING, lines, GAP_TEXT,
-			       (unsigned long long)log->dropped);
+			       (unsigned long long)log->dropped, gap_words(log->dropped));
 	n += format_line(log, level, lines + n, format, ap);
 	if (write_line(log, lines, n)) {
 		log->dropped = 0;
@@ -231,8 +237,9 @@ __attribute__((format(printf, 4, 0))) static bool give_sink(struct log *log,
 	if (!log->sink)
 		return false;
 	if (log->dropped) {
-		record.length = (size_t)snprintf(text, sizeof(text), GAP_TEXT,
-						 (unsigned long long)log->dropped);
+		record.length =
+			(size_t)snprintf(text, sizeof(text), GAP_TEXT,
+					 (unsigned long long)log->dropped, gap_words(log->dropped));
 		if (!log->sink(log->sink_context, &record))
 			return false;
 		log->dropped = 0;

@@ -10,6 +10,7 @@
 
 #include "daemon/util/cleanup.h"
 #include "daemon/util/clock.h"
+#include "daemon/util/plural.h"
 #include "protocol/wire.h"
 
 /*
@@ -160,8 +161,8 @@ void depots_take(struct durable *d, struct record_message *m, struct store_entry
 		if (entries[i].uid == d->uid)
 			take_entry(&taking, &entries[i]);
 	if (d->table->n > 0)
-		log_notice(d->log, "uid %u: %zu parks come back from systemd's store", d->uid,
-			   d->table->n);
+		log_notice(d->log, "uid %u: %zu %s back from systemd's store", d->uid, d->table->n,
+			   plural(d->table->n, "park comes", "parks come"));
 	r = durable_finish(d, clock_now() + PATIENCE_AT_START);
 	durable_close(d);
 	if (r < 0)
@@ -321,16 +322,17 @@ static void tell(const struct storing *s)
 	if (s->n_full > 0)
 		log_error(
 			d->log,
-			"uid %u: %zu of its parks are lost, systemd's store being full (%u "
+			"uid %u: %zu of its parks %s lost, systemd's store being full (%u "
 			"entries): raise FileDescriptorStoreMax= and READYD_STORE_MAX= of the unit",
-			d->uid, s->n_full, ledger_max(d->ledger));
+			d->uid, s->n_full, plural(s->n_full, "is", "are"), ledger_max(d->ledger));
 	if (s->n_lost > 0)
 		log_error(d->log,
-			  "uid %u: %zu of its parks are lost, they cannot be given to systemd: %s",
-			  d->uid, s->n_lost, strerror(-s->error));
+			  "uid %u: %zu of its parks %s lost, and cannot be given to systemd: %s",
+			  d->uid, s->n_lost, plural(s->n_lost, "is", "are"), strerror(-s->error));
 	if (s->n_parks > 0)
-		log_notice(d->log, "uid %u: systemd keeps %zu parks, in %zu entries", d->uid,
-			   s->n_parks, s->n_serials);
+		log_notice(d->log, "uid %u: systemd keeps %zu %s, in %zu %s", d->uid, s->n_parks,
+			   plural(s->n_parks, "park", "parks"), s->n_serials,
+			   plural(s->n_serials, "entry", "entries"));
 }
 
 static void store_all(struct storing *s)
@@ -368,7 +370,8 @@ static void store_durable(struct durable *d, int64_t until)
 			  "may be lost, or come back as they were before",
 			  d->uid, strerror(-r));
 	else if (n > 0)
-		log_notice(d->log, "uid %u: systemd keeps %zu durable parks", d->uid, n);
+		log_notice(d->log, "uid %u: systemd keeps %zu durable %s", d->uid, n,
+			   plural(n, "park", "parks"));
 }
 
 static void store_others(struct durable *d, int64_t until)
@@ -390,8 +393,10 @@ static void store_others(struct durable *d, int64_t until)
 		store_all(s);
 		store_close(&s->store);
 	} else {
-		log_error(d->log, "uid %u: its %zu parks are lost, no socket to systemd: %s",
-			  d->uid, count_from(first), strerror(-r));
+		size_t n = count_from(first);
+
+		log_error(d->log, "uid %u: its %zu %s lost, no socket to systemd: %s", d->uid, n,
+			  plural(n, "park is", "parks are"), strerror(-r));
 	}
 	free(s);
 }

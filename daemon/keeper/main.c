@@ -12,6 +12,7 @@
 #include "daemon/edge/log.h"
 #include "daemon/edge/server.h"
 #include "daemon/poller/fd.h"
+#include "daemon/util/plural.h"
 #include "keeper.h"
 #include "loop.h"
 #include "options.h"
@@ -138,17 +139,19 @@ static void tell_passed(const struct activation *a, const struct options *option
 
 	if (a->n_strange > 0)
 		log_error(log,
-			  "%zu entries of systemd's fd store have names that readyd does not give, "
+			  "%zu %s that readyd does not give, "
 			  "as "
 			  "\"%s\": closed, and removed there",
 			  a->n_strange,
+			  plural(a->n_strange, "entry of systemd's fd store has a name",
+				 "entries of systemd's fd store have names"),
 			  log_escape(a->strange, strlen(a->strange), text, sizeof(text)));
 	if (a->n_depots > 0 && options->no_keeper)
-		log_error(log,
-			  "systemd kept %zu entries with parks, which need a keeper: they stay in "
-			  "its "
-			  "store. Start readyd without --no-keeper to have them back",
-			  a->n_depots);
+		log_error(
+			log,
+			"parks in %zu %s of systemd's store need a keeper: they stay there. Start "
+			"readyd without --no-keeper to have them back",
+			a->n_depots, plural(a->n_depots, "entry", "entries"));
 }
 
 static enum exit_status check(const struct options *options)

@@ -131,7 +131,7 @@ class Notify(unittest.TestCase):
             return said["STATUS"]
 
     def test_ready_reload_stop(self):
-        self.assertEqual(self.life(), "1 connections, 0 watches, 0 waiting, 0 timers")
+        self.assertEqual(self.life(), "1 connection, 0 watches, 0 waiting, 0 timers")
 
     def test_without_a_keeper(self):
         self.assertEqual(self.life("--no-keeper"), "serving")

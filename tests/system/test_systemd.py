@@ -256,7 +256,7 @@ class Reload(System):
                 c.sync()
                 systemctl("reload", "readyd.service")
                 until(lambda: show("StatusText") ==
-                      "1 connections, 1 watches, 1 waiting, 0 timers", "the counts")
+                      "1 connection, 1 watch, 1 waiting, 0 timers", "the counts")
 
     def reload_by(self, ask):
         """Each is seen as a change of state, and takes effect; a bad file changes nothing."""
@@ -357,7 +357,7 @@ class Death(System):
         self.keeper = keeper()
         time.sleep(5)  # it lives: signs were due
         self.assertEqual((keeper(), show("NRestarts")), (self.keeper, "0"))
-        self.assertRegex(show("StatusText"), r"^3 connections, [1-9]\d* watches, ")
+        self.assertRegex(show("StatusText"), r"^3 connections, [1-9]\d* watch(es)?, ")
         os.kill(self.keeper, signal.SIGSTOP)
         until(lambda: keeper() not in (0, self.keeper), "another keeper")
         self.finish(True)

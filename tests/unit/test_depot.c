@@ -201,6 +201,7 @@ static void the_newer_of_two_counts(void **state)
 	take(f, entries, 2);
 	assert_int_equal(f->table.n, 1);
 	assert_int_equal(TAILQ_FIRST(&f->table.parks)->record.cookie, 300);
+	assert_true(log_has(f, "1 park comes back"));
 	assert_false(log_has(f, "cannot be used"));
 }
 

@@ -384,7 +384,7 @@ static void a_stopped_terminal_costs_lines_only(void **state)
 	assert_int_equal(tcflow(f->fds[1], TCOON), 0);
 	log_notice(&f->log, "after");
 	assert_string_equal(read_until(f, "after\n"),
-			    "readyd: warning: 1 lines were lost here: they could not be written at "
+			    "readyd: warning: 1 line was lost here: it could not be written at "
 			    "once\nreadyd: notice: after\n");
 }
 

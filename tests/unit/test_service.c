@@ -87,7 +87,7 @@ static void counts_are_told(void **state)
 	progress_count(&p, &(const struct progress_counts){1, 2, UINT64_MAX, 4});
 	service_serves(&f->service, f->page, 0);
 	assert_string_equal(hear(f),
-			    "READY=1\nSTATUS=1 connections, 2 watches, 18446744073709551615 "
+			    "READY=1\nSTATUS=1 connection, 2 watches, 18446744073709551615 "
 			    "waiting, 4 timers");
 	service_serves(&f->service, NULL, 0);
 	assert_string_equal(hear(f), "READY=1\nSTATUS=serving");
