@@ -28,7 +28,12 @@ park() { # NOTE
 handle() {
 	cr=$(printf '\r') lf='
 '
-	close='' n=$((${READYD_NOTE:-0} + 1))
+	close='' n=${READYD_NOTE:-0}
+	# in $((...)) some shells carry out what stands in the text, and who may park into the group wrote it
+	case $n in
+	*[!0-9]* | 0?* | ??????????*) n=0 ;;
+	esac
+	n=$((n + 1))
 	read -r method path version || exit 0 # the peer has closed it
 	while read -r header && [ "${header%"$cr"}" ]; do
 		case $header in

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+import types
 import unittest
 
 from daemon import READYCTL
@@ -69,7 +70,20 @@ class Shell(Bench):
                 assert time.monotonic() < end
                 time.sleep(0.01)
 
-    def ask_all(self, connections, number):
+    def parked_with_note(self, note):
+        """A connection that somebody else has parked into the group."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = self.connect(types.SimpleNamespace(port=listener.getsockname()[1]))
+            theirs, _ = listener.accept()
+        with theirs:
+            done = subprocess.run(
+                [READYCTL, "park", "--group", "shell", "--note", note], stdin=theirs,
+                env=dict(os.environ, READYD_SOCKET=self.daemon.socket), check=False,
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        return ours
+
+    def ask_all(self, connections, number, parked=None):
         for c in connections:
             c.send(GET)
         pids = set()
@@ -78,7 +92,7 @@ class Shell(Bench):
             self.assertEqual(found, number)
             pids.add(pid)
         self.assertEqual(len(pids), len(connections))  # a process for each
-        self.wait_parked(len(connections))
+        self.wait_parked(parked or len(connections))
 
     def serve(self, front, program):
         if not shutil.which(program):
@@ -105,6 +119,8 @@ class Shell(Bench):
                 answer = c.answer()
                 self.assertEqual((answer.status, answer.headers["connection"]), (501, "close"))
                 self.assertTrue(c.ended())
+            connections.append(self.parked_with_note("x[$(exit 1)]"))
+            self.ask_all(connections[-1:], 1, len(connections))
             for c in connections:
                 c.send(GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
                 self.assertEqual(c.answer().headers["connection"], "close")
