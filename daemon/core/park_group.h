@@ -109,7 +109,7 @@ struct park_match {
 	struct park_worker *worker;
 };
 
-/* false: there is none. Each group has its turn. */
+/* false: there is none. Each group has its turn, which ends when one is handed. */
 bool parks_next_match(struct parks *ps, struct park_match *ret);
 
 /* The match that parks_next_match() has just given: handed, as by parks_hand(). */

@@ -267,8 +267,6 @@ bool parks_next_match(struct parks *ps, struct park_match *ret)
 			set_starved(ps, t, true);
 			continue;
 		}
-		TAILQ_REMOVE(&ps->groups.matching, g, match);
-		TAILQ_INSERT_TAIL(&ps->groups.matching, g, match);
 		ret->park = PAIR_HEAP_OF(g->due.root, struct park, due);
 		ret->worker = PAIR_HEAP_OF(t->free.root, struct park_worker, place);
 		return true;
@@ -279,12 +277,17 @@ bool parks_next_match(struct parks *ps, struct park_match *ret)
 void parks_hand_match(struct parks *ps, const struct park_match *m, int64_t now)
 {
 	struct park_worker *w = m->worker;
+	struct park_group *g = w->team->group;
 	int r = parks_hand(ps, m->park, w->handle, now);
 
 	assert(r == 0);
 	(void)r;
 	w->credit--;
-	w->team->group->credit--;
+	g->credit--;
 	w->turn = ++ps->groups.last_turn;
 	update_worker(ps, w);
+	if (!g->matching)
+		return;
+	TAILQ_REMOVE(&ps->groups.matching, g, match); /* the others' turn */
+	TAILQ_INSERT_TAIL(&ps->groups.matching, g, match);
 }

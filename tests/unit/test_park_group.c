@@ -145,6 +145,40 @@ static void equals_take_turns(void **state)
 	expect_match(f, ready(f, 5, false), f->h[0]);
 }
 
+/* However often it is asked who is next. */
+static void groups_take_turns(void **state)
+{
+	struct fixture *f = *state;
+	struct park *ours = ready(f, 1, false), *all = ready(f, 2, true);
+	struct park_match m;
+
+	offer(f, f->h[0], 2, 2);
+	offer_shared(f, f->h[1], 2, 2);
+	assert_true(parks_next_match(f->ps, &m));
+	assert_ptr_equal(m.park, ours);
+	expect_match(f, ours, f->h[0]);
+	ours = ready(f, 3, false);
+	assert_true(parks_next_match(f->ps, &m));
+	assert_true(parks_next_match(f->ps, &m));
+	expect_match(f, all, f->h[1]);
+	expect_match(f, ours, f->h[0]);
+	expect_no_match(f);
+}
+
+static void more_than_one_of_a_group_take_turns(void **state)
+{
+	struct fixture *f = *state;
+	struct park *ours[] = {ready(f, 1, false), ready(f, 2, false)};
+	struct park *all[] = {ready(f, 3, true), ready(f, 4, true)};
+
+	offer(f, f->h[0], 2, 2);
+	offer_shared(f, f->h[1], 2, 2);
+	for (unsigned i = 0; i < 2; i++) {
+		expect_match(f, ours[i], f->h[0]);
+		expect_match(f, all[i], f->h[1]);
+	}
+}
+
 static void so_many_are_unsettled_at_most(void **state)
 {
 	struct fixture *f = *state;
@@ -346,6 +380,8 @@ int main(void)
 		TEST(what_comes_back_keeps_its_place),
 		TEST(credit_is_used_up),
 		TEST(equals_take_turns),
+		TEST(groups_take_turns),
+		TEST(more_than_one_of_a_group_take_turns),
 		TEST(so_many_are_unsettled_at_most),
 		TEST(a_user_without_quota_waits),
 		TEST(an_offer_that_is_refused),
