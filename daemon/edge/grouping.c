@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 #include "daemon/core/park_group.h"
 #include "sending.h"
@@ -66,18 +67,53 @@ static int detach(struct connection *c, const struct wire_attach *w, const uint8
 	return 0;
 }
 
-void grouping_end_worker(struct connection *c, struct park_worker *w)
+/* By its name: a reload may have moved the park to another group of that name since it was handed. */
+static bool is_for(const struct park *p, const struct park_worker *w)
+{
+	const struct park_group *g = w->team->group;
+
+	return p->handout == 0 && p->group && p->group->name_length == g->name_length &&
+	       memcmp(p->group->name, g->name, g->name_length) == 0;
+}
+
+/* What was handed to the worker and is not sent yet is parked again. How many that were. */
+static unsigned take_back_unsent(struct connection *c, const struct park_worker *w)
 {
 	struct server *s = c->server;
-	struct park_group *g = w->team->group;
 	struct park *p;
+	unsigned n = 0;
 
 	TAILQ_FOREACH(p, &c->handouts, queue)
-	if (p->handout == 0 && p->group == g)
+	{
+		if (!is_for(p, w))
+			continue;
 		parks_take_back(s->parks, p, s->now);
-	parks_end_worker(s->parks, w);
+		n++;
+	}
 	parking_step();
 	parking_sync(s); /* takes them out of the queue */
+	return n;
+}
+
+void grouping_end_worker(struct connection *c, struct park_worker *w)
+{
+	(void)take_back_unsent(c, w);
+	parks_end_worker(c->server->parks, w);
+}
+
+int grouping_move_worker(struct connection *c, struct park_worker *w,
+			 const struct park_group_name *name)
+{
+	struct parks *ps = c->server->parks;
+	unsigned n;
+	int r;
+
+	if (parks_find_group(ps, name) == w->team->group)
+		return 0;
+	n = take_back_unsent(c, w);
+	r = parks_move_worker(ps, w, name);
+	/* it cannot know that it was given anything; more than it can have had does not fit */
+	return r < 0 ? r : parks_offer(ps, w->handle, name, n, w->capacity);
 }
 
 void grouping_apply(struct request *q, const void *record)

@@ -6,6 +6,7 @@
 
 #include "parking.h"
 
+struct park_group_name;
 struct park_worker;
 
 /* ATTACH, DETACH. */
@@ -19,6 +20,14 @@ bool grouping_is_due(struct server *s);
 
 /* It gets no more: what was handed to it and is not sent yet is parked again. */
 void grouping_end_worker(struct connection *c, struct park_worker *w);
+
+/*
+ * The same worker, for another group of its name. What was handed to it and is not sent yet is parked
+ * again, and costs it no credit. On failure it is to be ended: -ENOMEM; -EINVAL, if its client has
+ * said that it has got what was not sent.
+ */
+int grouping_move_worker(struct connection *c, struct park_worker *w,
+			 const struct park_group_name *name);
 
 /* LIST_GROUPS (inspect_groups.c). */
 void inspect_groups(struct connection *c, const struct wire_view *request);

@@ -177,7 +177,7 @@ static void reload_worker(struct connection *c, struct park_worker *w)
 
 	if (sharing_check(c, g->name, g->name_length, SHARING_TAKE, &shared) == 0) {
 		name.owner = shared ? NULL : w->handle->owner;
-		if (parks_move_worker(c->server->parks, w, &name) == 0)
+		if (grouping_move_worker(c, w, &name) == 0)
 			return;
 	}
 	grouping_end_worker(c, w);

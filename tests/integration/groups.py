@@ -13,7 +13,7 @@ import time
 import traceback
 
 from parks import PATIENCE, Fd, connect, until
-from readyd_client import ALL_UIDS, ParkState, acknowledge, attach, held
+from readyd_client import ALL_UIDS, ParkState, acknowledge, attach, held, sync
 
 G = b"g"
 UNSETTLED_MAX = 16
@@ -76,6 +76,16 @@ class Groups:
         for message in messages:
             self.keep(Fd(message.fds[0]))
         return messages
+
+    def deafen(self, client):
+        """Fills its socket, so that nothing more is sent to it. The serials of what it has asked."""
+        serials = []
+        room = select.poll()
+        room.register(client.socket, select.POLLOUT)
+        while room.poll(300):
+            with contextlib.suppress(BlockingIOError):
+                serials += client.send(*[sync()] * 2000, block=False)
+        return serials
 
     def group(self, name=G, client=None, uid=None):
         """Its row; None where there is none."""

@@ -17,7 +17,7 @@ from groups import G, Groups
 from parks import PATIENCE, Bench, Fd, token, until, variants
 from readyd_client import (
     NO_TOKEN, Client, Code, Error, Fatal, Flag, ParkFlag, ParkState, Type, acknowledge, attach,
-    detach, drop, encode, held, park, sync, take)
+    detach, drop, encode, held, park, take)
 
 MS = 1_000_000
 HAND = ParkFlag.RELATIVE | ParkFlag.DEADLINE_HAND
@@ -292,11 +292,7 @@ class Ends(Groups, Bench):
     def test_a_worker_that_does_not_read_stops_nobody(self):
         maker = self.client()
         deaf = self.worker_of(more=3)
-        room = select.poll()
-        room.register(deaf.socket, select.POLLOUT)
-        while room.poll(300):
-            with contextlib.suppress(BlockingIOError):
-                deaf.send(*[sync()] * 2000, block=False)
+        self.deafen(deaf)
         worker = self.worker_of(more=20)
         parks = [self.parked(maker, group=G) for _ in range(12)]
         for _, _, b in parks:

@@ -477,6 +477,38 @@ class Shared(People, Bench):
         self.works(a, WEB)  # a group of his own
         self.assertEqual(self.owned(a)[0].records[0].token, secret)
 
+    def test_a_reload_takes_back_what_is_not_sent(self):
+        """What waits for the worker's socket is not sent to one who may not have it any more."""
+        self.addCleanup(self.reload, self.rules)
+        for rules in ("", shared(web={"list": [B]})):
+            a, b = self.person(A), self.person(B)
+            self.works(b, WEB, 12)
+            asked = self.deafen(b)
+            parks = {}
+            for _ in range(12):
+                secret, number, peer = self.parked(a, group=WEB)
+                parks[secret] = number
+                peer.send(b"x")
+            until(lambda: self.shared_group(WEB).handed == 12, "all are handed out")
+            self.reload(rules)
+            rows = self.rows()
+            unsent = {secret for secret, number in parks.items()
+                      if rows[number].row.state == ParkState.HELD}
+            self.assertGreater(len(unsent), 0)
+            if not rules:  # his worker is in a group of his own now, as free as he thinks it is
+                self.assertEqual(self.group(WEB, uid=B).credit, len(unsent))
+            self.reload("")  # A's again, in any case
+            self.works(a, WEB, 12)
+            self.assertEqual({self.owned(a)[0].records[0].token for _ in unsent}, unsent)
+            for serial in asked:
+                b.outcome(serial).check()
+            self.assertEqual({message.records[0].token for message in self.drained(b)},
+                             set(parks) - unsent)
+            b.close()  # what it had goes to A
+            for _ in range(12 - len(unsent)):
+                self.owned(a)
+            self.reload(self.rules)
+
     def test_a_bad_file_leaves_the_rules(self):
         self.addCleanup(self.reload, self.rules)
         a, b = self.people()[:2]
