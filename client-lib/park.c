@@ -50,7 +50,7 @@ int rd_park_refused(struct readyd *r, const struct rd_request *q, const char *wh
 		[WIRE_E_NOT_SUPPORTED] = "see readyd(8) for what the daemon needs for that",
 	};
 	const char *hint = q->error < WIRE_E_MAX ? advice[q->error] : NULL;
-	const char *text = q->error == WIRE_E_EXISTS      ? "the name is in use"
+	const char *text = q->error == WIRE_E_EXISTS ? "the name is in use, or this file is parked"
 			   : q->error == WIRE_E_NOT_FOUND ? "no such park for this user"
 							  : wire_error_text(q->error);
 	int error = rd_errno_of(q->error);
