@@ -347,6 +347,7 @@ static void claim(struct request *q, const struct wire_token *w)
 	}
 	q->value = p->number;
 	p->caller_flags &= ~(uint32_t)(PARKING_TOLD | PARKING_TOLD_TIMEOUT);
+	link_hurry(p->owner->caller, p); /* a park that was claimed is answered, whatever dies */
 	parking_tell(p);
 }
 

@@ -177,6 +177,15 @@ class Holders(unittest.TestCase):
         self.kill_loop()
         self.takes(self.again(), secret, peer)
 
+    def test_answered_is_recorded_before_a_claim_is_answered(self):
+        self.other()
+        for _ in range(10):
+            maker = self.again()
+            secret, peer = self.parked(maker)
+            maker.call(claim(secret)).check()
+            self.kill_loop()
+            self.takes(self.again(), secret, peer)
+
     def test_answered_is_recorded_by_itself(self):
         """After some ms, when nothing else is said. Before, its maker has to claim it."""
         self.other()
