@@ -98,7 +98,8 @@ step_build() {
 # sources NAME...: the checkout's files with such names, in a clone or not; nothing that was built.
 sources() {
 	for sources_name in "$@"; do
-		find . \( -path './build*' -o -name .git -o -name __pycache__ \) -prune -o \
+		find . \( -path './build*' -o -name .git -o -name __pycache__ -o \
+			-type d -exec test -d '{}/meson-private' \; \) -prune -o \
 			-type f -name "$sources_name" -print
 	done
 }
