@@ -61,12 +61,14 @@ int parks_make(struct parks *ps, struct park_owner *o, const struct park_new *ne
 /* Out of all tables, and out of the heap: it is gone. */
 void parks_hide(struct parks *ps, struct park *p);
 
+/* Puts it on the list of changes. */
+void parks_list_change(struct parks *ps, struct park *p);
+
+/* ---- park_handle.c ---- */
+
 /* NULL: nobody. Keeps references, the handles' queues, and the idle ones up to date. */
 void parks_set_maker(struct parks *ps, struct park *p, struct park_handle *maker);
 void parks_set_worker(struct parks *ps, struct park *p, struct park_handle *worker);
-
-/* Puts it on the list of changes. */
-void parks_list_change(struct parks *ps, struct park *p);
 
 /* ---- park_group.c ---- */
 
