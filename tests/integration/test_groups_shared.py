@@ -496,7 +496,7 @@ class Shared(People, Bench):
                       if rows[number].row.state == ParkState.HELD}
             self.assertGreater(len(unsent), 0)
             if not rules:  # his worker is in a group of his own now, as free as he thinks it is
-                self.assertEqual(self.group(WEB, uid=B).credit, len(unsent))
+                until(lambda: self.group(WEB, uid=B).credit == len(unsent), "its credit again")
             self.reload("")  # A's again, in any case
             self.works(a, WEB, 12)
             self.assertEqual({self.owned(a)[0].records[0].token for _ in unsent}, unsent)
